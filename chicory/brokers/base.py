@@ -1,0 +1,180 @@
+"""What a broker must be able to do.  Workers and the scheduler know these protocols and no broker.
+
+A message is in exactly one of five places: delayed, ready, delivered, done, dead.  Each method moves messages from one
+to the next atomically, or in an order in which a crash can only repeat.
+"""
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import attrs
+
+from chicory.outcome import Outcome
+from chicory.types import DLQMessage, QueueSizes, TaskMessage, Undecodable
+
+
+@attrs.frozen
+class Delivery:
+    """One message in the hands of one worker.
+
+    receipt: opaque, and the only key to settle it by.
+    count: 1-based; grows only when a worker died with the message.
+    acked: acknowledged before its run (at most once): settling it stores a result and touches no queue.
+    cause: why the worker that held it last died, where known.
+    """
+
+    message: TaskMessage | Undecodable
+    queue: str
+    receipt: Any
+    count: int = 1
+    acked: bool = False
+    cause: str = ""
+
+
+@attrs.frozen
+class Settlement:
+    """A delivery, what becomes of it, and the packed result record to store with it (None: store nothing)."""
+
+    delivery: Delivery
+    outcome: Outcome
+    record: bytes | None = None
+
+
+class Consumer(Protocol):
+    """One worker's hold on the queues, under one lease.  Leaving the context gives back what was not started."""
+
+    @property
+    def name(self) -> str:
+        """The lease's name, never used again once lost."""
+        ...
+
+    @property
+    def lease(self) -> float:
+        """Seconds the broker waits after a renewal before it may take this worker for dead."""
+        ...
+
+    def now(self) -> float:
+        """Unix seconds by the broker's clock, as of the last renewal plus the time since."""
+        ...
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """Wait for at least one delivery and return at most *limit*.
+
+        All or nothing: a cancelled call leaves no delivery behind that nobody holds.
+        """
+        ...
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery | None]:
+        """Settle *deliveries* before their runs (at most once): each comes back with acked=True, or None if lost."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Carry the outcomes out.  False: the delivery was no longer ours, and nothing was done."""
+        ...
+
+    async def renew(self) -> bool:
+        """Renew the lease.  False: it was lost, and every delivery with it; the consumer is of no more use."""
+        ...
+
+    async def reconcile(self, held: Collection[Any]) -> Sequence[Delivery]:
+        """Deliveries the broker says are ours whose receipt is not among *held*: replies that never arrived."""
+        ...
+
+
+class Keeper(Protocol):
+    """Moves what time moves.  Any number of keepers may run at once: every operation is atomic and idempotent."""
+
+    async def promote(self, limit: int = 256) -> float | None:
+        """Make at most *limit* due messages of each queue ready.
+
+        Returns the seconds until the next is due by the broker's clock (0 when more are due now, None when none waits).
+        """
+        ...
+
+    async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
+        """Give the deliveries of dead consumers back, charged; returns how many.
+
+        Dead is who let its lease lapse, and *dead* by name whatever its lease says; *why* travels as the cause.
+        """
+        ...
+
+    async def changed(self) -> None:
+        """Wait until a message may have become the next one due."""
+        ...
+
+
+class Broker(Protocol):
+    """A place where messages wait.  Usable from any trio run; connects when first used."""
+
+    async def publish(
+        self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None
+    ) -> None:
+        """Return once the broker has *message*, ready or delayed.
+
+        queue: instead of message.queue.  delay: seconds from now by the broker's clock, instead of message.eta.
+        Raises PayloadError, DelayError, QueueFull, BrokerFull, BrokerUnavailable (surely not there) or
+        PublishUnknown (perhaps there; repeating with the same id is safe).
+        """
+        ...
+
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+        """Publish all, in order and in as few round trips as will do; QueueFull says how many were taken."""
+        ...
+
+    def consumer(
+        self, queues: Sequence[str], *, name: str, limit: int
+    ) -> AbstractAsyncContextManager[Consumer]:
+        """Join as *name*, holding at most *limit* deliveries at a time."""
+        ...
+
+    def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Keeper] | None:
+        """None: the broker does that work itself."""
+        ...
+
+    async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
+        """The *count* oldest dead letters after message id *start*, oldest first; nothing changes by looking."""
+        ...
+
+    async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
+        """Put a dead letter back into its queue, exactly once however often it is asked; False if it is not there.
+
+        *message_id*: its id among the dead letters, or its task's id.
+        """
+        ...
+
+    async def delete_from_dlq(self, message_id: str, queue: str = "default") -> bool:
+        """Forget a dead letter; False if it is not there."""
+        ...
+
+    async def purge_dlq(self, queue: str = "default") -> int:
+        """Forget all dead letters of *queue*; returns how many."""
+        ...
+
+    async def get_dlq_count(self, queue: str = "default") -> int:
+        """How many dead letters *queue* has."""
+        ...
+
+    async def get_queue_sizes(self, queue: str = "default") -> QueueSizes:
+        """How many messages are in each place."""
+        ...
+
+    async def purge_queue(self, queue: str = "default") -> int:
+        """Forget what is ready or delayed in *queue*, not what workers hold; returns how many."""
+        ...
+
+    async def counters(self, queue: str = "default") -> dict[str, int]:
+        """How many messages ever took each road: published, done, failed, dead, retried, released, reclaimed, replayed,
+        deleted, purged, stale (settled too late, so not at all), lost.
+
+        The books close: published + replayed = done + failed + dead + purged + ready + delayed + delivered + lost.
+        """
+        ...
+
+    async def ping(self) -> str:
+        """Which server answers, e.g. "Redis 7.0.15"; raises BrokerUnavailable or BrokerRefused with the remedy."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection of the current trio run."""
+        ...

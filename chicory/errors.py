@@ -1,0 +1,155 @@
+"""Everything Chicory raises, by whose fault it is.
+
+ChicoryError
+├── UsageError                 you: mend the call, the settings or the task
+│   ├── ConfigError            a setting is unknown, of the wrong type or out of range
+│   ├── AppImportError         `module:app` cannot be imported or is not a Chicory
+│   ├── TaskNotFoundError      no task of this name is registered
+│   ├── DuplicateTaskError     two tasks want one name
+│   ├── ArgumentsError         the arguments do not fit the task's signature
+│   ├── PayloadError           not JSON, too large or too deep
+│   └── DelayError             a delay that is negative, not a number or out of range
+├── BrokerError                they: the broker or the way to it
+│   ├── BrokerUnavailable      cannot be reached now; trying again later may work
+│   ├── BrokerRefused          answers, and will not do: wrong password, too old, evicting keys
+│   ├── BrokerFull             out of memory
+│   ├── QueueFull              the queue has reached `max_stream_length`
+│   └── PublishUnknown         no answer: the message may or may not be there; repeating it with the same id is safe
+├── LeaseLost                  neither: this worker was taken for dead, its deliveries went to others
+└── ResultError
+    ├── TaskFailed             the task ended in failure; `.failure` says how
+    ├── ResultTimeout          not finished in time; the task goes on
+    ├── ResultUnknown          no task of this id was ever published here
+    ├── ResultExpired          finished, but the result's time to live is over
+    └── NoBackend              the app keeps no results
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chicory.types import Failure
+
+
+class ChicoryError(Exception):
+    """The base of all errors raised on purpose."""
+
+
+class UsageError(ChicoryError):
+    """A call, a setting or a task is wrong; the message says what to mend."""
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class AppImportError(UsageError):
+    """`module:app` cannot be imported, or what it names is not a Chicory."""
+
+
+class TaskNotFoundError(UsageError):
+    """No task of this name is registered."""
+
+    def __init__(self, name: str, *, known: Iterable[str] = ()) -> None:
+        self.name = name
+        super().__init__(
+            f"no task named {name!r}{did_you_mean(name, known)} Is the module that defines it imported by the app?"
+        )
+
+
+class DuplicateTaskError(UsageError):
+    """Two tasks want one name."""
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        self.name = name
+        super().__init__(
+            f"task {name!r} is registered twice, by {first} and by {second}; give one of them @app.task(name=...)"
+        )
+
+
+class ArgumentsError(UsageError):
+    """The arguments do not fit the task's signature."""
+
+
+class PayloadError(UsageError):
+    """Arguments or a result that cannot travel: not JSON, too large or too deep."""
+
+
+class DelayError(UsageError):
+    """A delay that is negative, not a number or out of range."""
+
+
+class BrokerError(ChicoryError):
+    """The broker, or the way to it."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached now; trying again later may work."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker answers and will not do: wrong password, too old, or set to delete what it was given."""
+
+
+class BrokerFull(BrokerError):
+    """The broker is out of memory."""
+
+
+class QueueFull(BrokerError):
+    """The queue has reached its limit; *published* of the messages given were taken before that."""
+
+    def __init__(self, queue: str, limit: int, published: int = 0) -> None:
+        self.queue = queue
+        self.limit = limit
+        self.published = published
+        super().__init__(
+            f"queue {queue!r} is full ({limit} messages); start more workers, publish later or raise max_stream_length"
+        )
+
+
+class PublishUnknown(BrokerError):
+    """No answer came: the message may or may not be there.  Repeating it with the same id is safe."""
+
+    def __init__(self, ids: Iterable[str], why: str) -> None:
+        self.ids = tuple(ids)
+        super().__init__(f"no answer to publishing {len(self.ids)} message(s) ({why}); repeat with the same id, it is safe")
+
+
+class LeaseLost(ChicoryError):
+    """This worker was taken for dead; its deliveries belong to others now."""
+
+
+class ResultError(ChicoryError):
+    """There is no value to give."""
+
+
+class TaskFailed(ResultError):
+    """The task ended in failure."""
+
+    def __init__(self, task_id: str, failure: "Failure") -> None:
+        self.task_id = task_id
+        self.failure = failure
+        super().__init__(f"task {task_id} failed: {failure}")
+
+
+class ResultTimeout(ResultError, TimeoutError):
+    """Not finished in time; the task goes on."""
+
+
+class ResultUnknown(ResultError):
+    """No task of this id was ever published here."""
+
+
+class ResultExpired(ResultError):
+    """Finished, but the result's time to live is over."""
+
+
+class NoBackend(ResultError):
+    """The app keeps no results."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where something known is near, else a full stop."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else "."

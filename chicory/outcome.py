@@ -1,0 +1,175 @@
+"""How a run ended, and what the queue should do about it.  Pure: worker and scheduler share these rules."""
+
+from typing import Any, assert_never
+
+import attrs
+
+from chicory.retry import backoff
+from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
+
+
+@attrs.frozen
+class Returned:
+    """The task returned *value*."""
+
+    value: Any
+
+
+@attrs.frozen
+class Raised:
+    """The task raised.  *final* failures are not retried, whatever the policy says."""
+
+    failure: Failure
+    final: bool = False
+
+
+@attrs.frozen
+class TimedOut:
+    """The run took longer than its *limit*, in seconds."""
+
+    limit: float
+
+
+@attrs.frozen
+class Snoozed:
+    """The task asked to run again after *delay* seconds; that is not a failure."""
+
+    delay: float
+
+
+@attrs.frozen
+class Interrupted:
+    """The worker stopped first; the task did nothing wrong."""
+
+    why: str
+
+
+@attrs.frozen
+class Lost:
+    """The worker that held the delivery died."""
+
+    why: str
+
+
+@attrs.frozen
+class Expired:
+    """The message came too late to be run."""
+
+    why: str
+
+
+@attrs.frozen
+class Unrunnable:
+    """There is nothing to run: undecodable bytes, an unknown task, arguments that do not bind."""
+
+    failure: Failure
+
+
+Ending = Returned | Raised | TimedOut | Snoozed | Interrupted | Lost | Expired | Unrunnable
+
+
+@attrs.frozen
+class Done:
+    """Finished well."""
+
+    value: Any
+
+
+@attrs.frozen
+class Failed:
+    """Finished badly, and nothing is kept but the result."""
+
+    failure: Failure
+
+
+@attrs.frozen
+class Dead:
+    """Finished badly: to the dead letters."""
+
+    failure: Failure
+
+
+@attrs.frozen
+class RetryIn:
+    """*message* is to run after *delay* seconds.
+
+    A delay and not an instant: the broker adds it to its own clock, so no other clock matters.
+    """
+
+    delay: float
+    message: TaskMessage
+    failure: Failure | None
+
+
+@attrs.frozen
+class Release:
+    """Back to the queue at once; *charged* says whether the delivery counts against `max_deliveries`."""
+
+    why: str
+    charged: bool = False
+
+
+Outcome = Done | Failed | Dead | RetryIn | Release
+
+
+@attrs.frozen(kw_only=True)
+class Policy:
+    """The rules a task is judged by.
+
+    max_deliveries: how often a message may be delivered when the worker dies each time.
+    dead_letters: whether a task that failed for good is kept as a dead letter; what cannot be decoded, is unknown or
+        kills workers always is.
+    """
+
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    delivery_mode: DeliveryMode = DeliveryMode.AT_LEAST_ONCE
+    max_deliveries: int = attrs.field(default=3, validator=attrs.validators.ge(1))
+    dead_letters: bool = True
+
+
+def decide(
+    message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *, count: int, draw: float
+) -> Outcome:
+    """What the queue should do with *message* now that its delivery number *count* (1-based) ended so.
+
+    *draw* is uniform in [0, 1), for the jitter of a retry.
+    A message to be delivered at most once is never given back and never retried: it has been acknowledged already.
+    """
+    once = policy.delivery_mode is DeliveryMode.AT_MOST_ONCE
+    match ending:
+        case Returned(value):
+            return Done(value)
+        case Raised(failure, final):
+            return _after_failure(message, policy, failure, final=final or once, draw=draw)
+        case TimedOut(limit):
+            failure = Failure("TaskTimeout", f"took longer than {limit:g} s")
+            return _after_failure(message, policy, failure, final=once, draw=draw)
+        case Snoozed(delay):
+            if once or isinstance(message, Undecodable):
+                return _ended(policy, Failure("TaskSnoozed", "an at-most-once task cannot run again"))
+            return RetryIn(delay, message, None)
+        case Interrupted(why):
+            return _ended(policy, Failure("TaskInterrupted", why)) if once else Release(why)
+        case Lost(why):
+            if count >= policy.max_deliveries:
+                return Dead(Failure("WorkerLost", f"delivered {count} times, and each time its worker died: {why}"))
+            return Release(why, charged=True)
+        case Expired(why):
+            return Failed(Failure("TaskExpired", why))
+        case Unrunnable(failure):
+            return Dead(failure)
+        case _:
+            assert_never(ending)
+
+
+def _after_failure(
+    message: TaskMessage | Undecodable, policy: Policy, failure: Failure, *, final: bool, draw: float
+) -> Outcome:
+    if final or isinstance(message, Undecodable) or message.retries >= policy.retry.max_retries:
+        return _ended(policy, failure)
+    attempt = message.retries + 1
+    return RetryIn(backoff(policy.retry, attempt, draw), attrs.evolve(message, retries=attempt, eta=None), failure)
+
+
+def _ended(policy: Policy, failure: Failure) -> Outcome:
+    return Dead(failure) if policy.dead_letters else Failed(failure)

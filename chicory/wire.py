@@ -1,0 +1,290 @@
+"""Bytes on the wire <-> values.  Pure and total: whatever the bytes are, `unpack` answers and never raises.
+
+Bodies are JSON in a closed set of types: null, bool, int within 64 bits, finite float, str, list, dict with str keys,
+and four tagged kinds, each an object with one key: {"$datetime": iso}, {"$uuid": hex}, {"$decimal": text},
+{"$bytes": base64}.  A user's own one-key object whose key starts with "$" is wrapped as {"$object": ...}.
+Nothing on the wire names code other than a registered task.
+"""
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any, cast
+from uuid import UUID
+
+import attrs
+import msgspec
+
+from chicory.errors import PayloadError
+from chicory.types import ResultRecord, TaskMessage, Undecodable
+
+MAX_BODY = 256 * 1024
+MAX_DEPTH = 32
+MAX_NODES = 10_000
+MAX_KEY = 256
+MAX_HEADERS = 8 * 1024
+
+_MAX_INT = 2**63 - 1
+_MIN_INT = -(2**63)
+_ID = re.compile(r"[!#-\[\]-~]{1,200}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
+_QUEUE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+# An integer of this many digits may exceed 64 bits, so a body that holds one is looked at closely.
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+_encode = msgspec.json.Encoder().encode
+_decode_message = msgspec.json.Decoder(TaskMessage).decode
+_decode_record = msgspec.json.Decoder(ResultRecord).decode
+_DEFAULTS = {f.name: f.default for f in attrs.fields(TaskMessage) if not isinstance(f.default, attrs.Factory)}
+
+
+def pack(message: TaskMessage) -> bytes:
+    """*message* as canonical JSON, `id` first, defaults left out.
+
+    Raises PayloadError, which names the place, when something cannot travel.
+    """
+    if not _ID.fullmatch(message.id):
+        raise PayloadError(f"task id {message.id[:80]!r} must be 1 to 200 printable ASCII characters without quotes")
+    if not _NAME.fullmatch(message.name):
+        raise PayloadError(f"task name {message.name[:80]!r} must be letters, digits, '_', '.', ':' or '-', at most 200")
+    check_queue(message.queue)
+    if message.headers and sum(len(k) + len(v) for k, v in message.headers.items()) > MAX_HEADERS:
+        raise PayloadError(f"the headers exceed {MAX_HEADERS} characters; keep large values in the arguments")
+    budget = _Budget()
+    args = [tag(value, "args", budget) for value in message.args]
+    kwargs = cast("dict[str, Any]", tag(message.kwargs, "kwargs", budget, plain=True))
+    try:
+        body = _canonical(message, args, kwargs)
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise PayloadError(f"the message cannot be encoded: {error}") from error
+    if len(body) > MAX_BODY:
+        raise PayloadError(
+            f"the message has {len(body)} bytes, {MAX_BODY} are allowed; store the data elsewhere and pass where it is"
+        )
+    return body
+
+
+def unpack(raw: bytes) -> TaskMessage | Undecodable:
+    """The message in *raw*, or Undecodable with the reason."""
+    if len(raw) > MAX_BODY:
+        return Undecodable(raw, f"{len(raw)} bytes, {MAX_BODY} are allowed")
+    try:
+        message = _decode_message(raw)
+        # What this module wrote comes back to the same bytes: no key is there twice and nothing was dropped.
+        # Small bodies with few brackets cannot be too deep or too many, so the common message is not walked at all.
+        if (
+            len(raw) > 2 * MAX_NODES
+            or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+            or _LONG_NUMBER.search(raw)
+            or _canonical(message, message.args, message.kwargs) != raw
+        ):
+            _inspect(raw)
+        if not _ID.fullmatch(message.id):
+            return Undecodable(raw, "the id is not 1 to 200 printable ASCII characters")
+        if not _NAME.fullmatch(message.name):
+            return Undecodable(raw, "the task name has forbidden characters")
+        if message.retries < 0:
+            return Undecodable(raw, "retries is negative")
+        if b'"$' in raw:
+            message = attrs.evolve(
+                message,
+                args=[untag(value) for value in message.args],
+                kwargs={key: untag(value) for key, value in message.kwargs.items()},
+            )
+    except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
+        return Undecodable(raw, f"{type(error).__name__}: {str(error)[:200]}")
+    return message
+
+
+def pack_record(record: ResultRecord) -> bytes:
+    """*record* as JSON.  Raises PayloadError when the value cannot travel."""
+    fields: dict[str, Any] = {"state": record.state}
+    if record.value is not None:
+        fields["value"] = tag(record.value, "result", _Budget())
+    if record.failure is not None:
+        fields["failure"] = record.failure
+    if record.retries:
+        fields["retries"] = record.retries
+    if record.finished_at is not None:
+        fields["finished_at"] = record.finished_at
+    try:
+        body = _encode(fields)
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise PayloadError(f"the result cannot be encoded: {error}") from error
+    if len(body) > MAX_BODY:
+        raise PayloadError(
+            f"the result has {len(body)} bytes, {MAX_BODY} are allowed; store the data elsewhere and return where it is"
+        )
+    return body
+
+
+def unpack_record(raw: bytes) -> ResultRecord:
+    """The record in *raw*.  Raises PayloadError: records come from Chicory's own workers."""
+    try:
+        record = _decode_record(raw)
+        return attrs.evolve(record, value=untag(record.value)) if b'"$' in raw else record
+    except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
+        raise PayloadError(f"the stored result cannot be read: {error}") from error
+
+
+def check_queue(queue: str) -> str:
+    """*queue*, when it is fit to be part of a key; else PayloadError."""
+    if not _QUEUE.fullmatch(queue):
+        raise PayloadError(f"queue name {queue[:80]!r} must be letters, digits, '_', '.', ':' or '-', at most 200")
+    return queue
+
+
+def check_name(name: str) -> str:
+    """*name*, when it is fit to name a task; else PayloadError."""
+    if not _NAME.fullmatch(name):
+        raise PayloadError(f"task name {name[:80]!r} must be letters, digits, '_', '.', ':' or '-', at most 200")
+    return name
+
+
+def _canonical(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) -> bytes:
+    fields: dict[str, Any] = {"id": message.id, "name": message.name}
+    if args:
+        fields["args"] = args
+    if kwargs:
+        fields["kwargs"] = kwargs
+    if message.headers:
+        fields["headers"] = message.headers
+    for name, default in _DEFAULTS.items():
+        value = getattr(message, name)
+        if value != default:
+            fields[name] = value
+    return _encode(fields)
+
+
+class _Budget:
+    """How many more values one body may hold."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_NODES
+
+
+def tag(value: Any, where: str, budget: _Budget, depth: int = 1, *, plain: bool = False) -> Any:
+    """*value* as plain JSON types.  Raises PayloadError naming *where*; *plain* keeps a "$" key as it is."""
+    budget.left -= 1
+    if budget.left < 0:
+        raise PayloadError(f"{where}: more than {MAX_NODES} values; store the data elsewhere and pass where it is")
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        if not _MIN_INT <= value <= _MAX_INT:
+            raise PayloadError(f"{where}: the integer does not fit 64 bits; pass it as a str")
+        return value
+    if kind is float:
+        if not math.isfinite(value):
+            raise PayloadError(f"{where}: {value} is not JSON; pass None or a str")
+        return value
+    if depth > MAX_DEPTH:
+        raise PayloadError(f"{where}: nested deeper than {MAX_DEPTH}")
+    if kind is list or kind is tuple:
+        return [tag(item, f"{where}[{index}]", budget, depth + 1) for index, item in enumerate(value)]
+    if kind is dict:
+        return _tag_dict(cast("dict[Any, Any]", value), where, budget, depth, plain=plain)
+    return _tag_other(value, where, budget, depth)
+
+
+def _tag_dict(value: dict[Any, Any], where: str, budget: _Budget, depth: int, *, plain: bool) -> dict[str, Any]:
+    tagged: dict[str, Any] = {}
+    for key, item in value.items():
+        if type(key) is not str:
+            raise PayloadError(f"{where}: the key {key!r} is a {type(key).__name__}; JSON keys are str")
+        if len(key) > MAX_KEY:
+            raise PayloadError(f"{where}: a key of {len(key)} characters, {MAX_KEY} are allowed")
+        tagged[key] = tag(item, f"{where}.{key}", budget, depth + 1)
+    if not plain and len(tagged) == 1 and next(iter(tagged)).startswith("$"):
+        return {"$object": tagged}
+    return tagged
+
+
+def _tag_other(value: Any, where: str, budget: _Budget, depth: int) -> Any:
+    if isinstance(value, Enum):
+        return tag(value.value, where, budget, depth)
+    if isinstance(value, datetime):
+        return {"$datetime": value.isoformat()}
+    if isinstance(value, UUID):
+        return {"$uuid": value.hex}
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise PayloadError(f"{where}: {value} is not a finite number")
+        return {"$decimal": str(value)}
+    if isinstance(value, bytes | bytearray):
+        return {"$bytes": base64.b64encode(value).decode()}
+    raise PayloadError(
+        f"{where}: a {type(value).__name__} is not JSON; pass plain values, or datetime, UUID, Decimal or bytes"
+    )
+
+
+_OPENERS: dict[str, Callable[[Any], Any]] = {
+    "$datetime": datetime.fromisoformat,
+    "$uuid": UUID,
+    "$decimal": Decimal,
+    "$bytes": lambda text: base64.b64decode(text, validate=True),
+    "$object": lambda inner: {key: untag(value) for key, value in inner.items()},
+}
+
+
+def untag(value: Any) -> Any:
+    """The inverse of `tag`.  Raises ValueError on a tag it does not know or whose content is wrong."""
+    if isinstance(value, list):
+        return [untag(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value)
+        if len(items) == 1:
+            (key, inner), *_ = items.items()
+            if key.startswith("$"):
+                if key not in _OPENERS:
+                    raise ValueError(f"unknown tag {key[:40]!r}")
+                try:
+                    return _OPENERS[key](inner)
+                except (TypeError, AttributeError, binascii.Error) as error:
+                    raise ValueError(f"{key} holds {inner!r:.40}") from error
+        return {key: untag(item) for key, item in items.items()}
+    return value
+
+
+def _inspect(raw: bytes) -> None:
+    """Raise ValueError when the body breaks a rule that msgspec does not check."""
+    body = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    todo: list[tuple[Any, int]] = [(body, 0)]
+    seen = 0
+    while todo:
+        value, depth = todo.pop()
+        seen += 1
+        if seen > MAX_NODES + len(_DEFAULTS) + 8:
+            raise ValueError(f"more than {MAX_NODES} values")
+        # The envelope and its args or kwargs are two levels above the user's own values.
+        if depth > MAX_DEPTH + 2:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
+            raise ValueError("an integer does not fit 64 bits")
+        if isinstance(value, list):
+            todo.extend((item, depth + 1) for item in cast("list[Any]", value))
+        elif isinstance(value, dict):
+            items = cast("dict[str, Any]", value)
+            if any(len(key) > MAX_KEY for key in items):
+                raise ValueError(f"a key of more than {MAX_KEY} characters")
+            todo.extend((item, depth + 1) for item in items.values())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a key is there twice")
+    return unique
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
