@@ -1,0 +1,111 @@
+"""Results in Redis: one string a task, kept for a time, and a channel a task to say that it is finished."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import trio
+
+from chicory.backends.base import StoredRecord
+from chicory.brokers.base import Broker
+from chicory.brokers.redis import RedisBroker
+from chicory.brokers.redis.keys import ResultKeys
+from chicory.brokers.redis.scripts import script
+from chicory.config import RedisBackendConfig
+from chicory.errors import BrokerUnavailable
+from chicory.ids import born
+from chicory.links.redis import Connection
+from chicory.links.redis_address import address_of
+from chicory.links.redis_listener import Listener
+from chicory.links.redis_pool import Pool, verify_server
+from chicory.types import ResultRecord, TaskState
+from chicory.wire import unpack_record
+
+_PENDING = b'{"state":"pending"}'
+_PENDING_MS = 30 * 24 * 3600 * 1000
+_TIMEOUT = 5.0
+_PAUSE = 0.2
+
+
+class RedisBackend:
+    """See `backends.base.Backend`."""
+
+    def __init__(self, config: RedisBackendConfig, *, hint: str = "") -> None:
+        self.config = config
+        self.address = address_of(config)
+        self.keys = ResultKeys(config.key_prefix, math.ceil(config.result_ttl * 1000))
+        self._pool = Pool(self.address, timeout=_TIMEOUT, verify=verify_server, hint=hint)
+        self._listener: Listener | None = None
+        self._listener_run: trio.lowlevel.TrioToken | None = None
+
+    def __repr__(self) -> str:
+        return f"<RedisBackend {self.address}>"
+
+    def joins(self, broker: Broker) -> bool:
+        """See `Backend.joins`: the same server and database, and no cluster, whose scripts stay within one slot."""
+        return isinstance(broker, RedisBroker) and broker.address == self.address and not broker.config.cluster
+
+    async def expect(self, task_ids: Sequence[str]) -> None:
+        """See `Backend.expect`."""
+        async with self._pool.connection() as connection:
+            commands = [("SET", self.keys.record + task_id, _PENDING, "NX", "PX", _PENDING_MS) for task_id in task_ids]
+            await self._pipeline(connection, commands)
+
+    async def store(self, records: Sequence[StoredRecord]) -> None:
+        """See `Backend.store`."""
+        async with self._pool.connection() as connection:
+            for kept in records:
+                final = unpack_record(kept.record).state.finished
+                keys = [self.keys.record + kept.task_id]
+                args = [kept.record, self.keys.ttl_ms if final else _PENDING_MS, self.keys.done + kept.task_id]
+                await script("store").run(connection, keys, args, timeout=_TIMEOUT)
+
+    async def _pipeline(self, connection: Connection, commands: Sequence[tuple[object, ...]]) -> None:
+        if not commands:
+            return
+        for reply in await connection.pipeline(commands, timeout=_TIMEOUT):
+            if isinstance(reply, Exception):
+                raise reply
+
+    async def fetch(self, task_id: str) -> ResultRecord:
+        """See `Backend.fetch`."""
+        raw = await self._pool.call("GET", self.keys.record + task_id)
+        if raw is not None:
+            return unpack_record(raw)
+        made = born(task_id)
+        # The id says when it was made, so what is gone can be told from what never was.
+        if made is not None and time.time() - made > self.keys.ttl_ms / 1000:
+            return ResultRecord(TaskState.EXPIRED)
+        return ResultRecord(TaskState.UNKNOWN)
+
+    async def wait(self, task_id: str) -> ResultRecord:
+        """See `Backend.wait`.  A message on the channel is only a hint; what counts is the record."""
+        record = await self.fetch(task_id)
+        while record.state in (TaskState.PENDING, TaskState.RETRYING):
+            listener = self._current_listener()
+            try:
+                async with listener.listening(self.keys.done + task_id) as told:
+                    record = await self.fetch(task_id)
+                    if record.state in (TaskState.PENDING, TaskState.RETRYING):
+                        await told()
+                        record = await self.fetch(task_id)
+            except BrokerUnavailable:
+                await trio.sleep(_PAUSE)
+        return record
+
+    def _current_listener(self) -> Listener:
+        run = trio.lowlevel.current_trio_token()
+        if self._listener is None or self._listener_run is not run:
+            if self._listener is not None:
+                self._listener.close()
+            self._listener = Listener(self._pool)
+            self._listener_run = run
+        return self._listener
+
+    async def aclose(self) -> None:
+        """See `Backend.aclose`."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        self._pool.close()
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,220 @@
+"""The Redis Streams broker."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from chicory.backends.base import Backend
+from chicory.brokers.redis.consumer import RedisConsumer
+from chicory.brokers.redis.deadletters import DeadLetters
+from chicory.brokers.redis.keeper import RedisKeeper
+from chicory.brokers.redis.keys import Keys, ResultKeys
+from chicory.brokers.redis.publisher import Item, Publisher
+from chicory.brokers.redis.scripts import script
+from chicory.config import RedisBrokerConfig
+from chicory.delay import check_delay
+from chicory.links.redis import Address
+from chicory.links.redis_address import address_of
+from chicory.links.redis_pool import Pool, parse_info, verify_server
+from chicory.types import DLQMessage, QueueSizes, TaskMessage
+from chicory.wire import check_queue, pack
+
+_NEVER_CANCELLED = 5.0
+
+
+class RedisBroker:
+    """See `brokers.base.Broker`.  Nothing connects before it is used.
+
+    hint: what to tell a user whom no server answers, such as how to start the embedded one.
+    """
+
+    def __init__(self, config: RedisBrokerConfig, *, hint: str = "") -> None:
+        self.config = config
+        self.address: Address = address_of(config)
+        self._pool = Pool(self.address, timeout=config.connect_timeout, verify=verify_server, hint=hint)
+        self._results: ResultKeys | None = None
+        self._publisher: Publisher | None = None
+        self._publisher_run: trio.lowlevel.TrioToken | None = None
+        self._keys: dict[str, Keys] = {}
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker {self.address}>"
+
+    def join(self, backend: Backend) -> None:
+        """Store the results of *backend*, which `joins` this broker, together with settling."""
+        from chicory.backends.redis import RedisBackend
+
+        if isinstance(backend, RedisBackend):
+            self._results = backend.keys
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+        """See `Broker.publish`."""
+        message = _routed(message, queue)
+        item = self._item(message, delay)
+        await self._current_publisher().publish(self._keys_of(message.queue), self._level(message), (item,))
+
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+        """See `Broker.publish_many`."""
+        lanes: dict[tuple[str, int], list[Item]] = {}
+        for message in messages:
+            routed = _routed(message, queue)
+            lanes.setdefault((routed.queue, self._level(routed)), []).append(self._item(routed, None))
+        publisher = self._current_publisher()
+        if not lanes:
+            await trio.lowlevel.checkpoint()
+        for (name, level), items in lanes.items():
+            await publisher.publish(self._keys_of(name), level, items)
+
+    def _item(self, message: TaskMessage, delay: float | None) -> Item:
+        if delay is not None:
+            due = f"+{check_delay(delay):.6f}" if delay else ""
+        else:
+            due = "" if message.due is None else f"@{message.due:.6f}"
+        return Item(message.id, pack(message), due, not message.ignore_result)
+
+    def _level(self, message: TaskMessage) -> int:
+        top = self.config.max_priority
+        return 0 if top is None or message.priority is None else min(max(message.priority, 0), top)
+
+    def _current_publisher(self) -> Publisher:
+        run = trio.lowlevel.current_trio_token()
+        if self._publisher is None or self._publisher_run is not run:
+            if self._publisher is not None:
+                self._publisher.close()
+            self._publisher = Publisher(
+                self._pool, timeout=self.config.publish_timeout, limit=self.config.max_stream_length
+            )
+            self._publisher_run = run
+        self._publisher.results = self._results
+        return self._publisher
+
+    def _keys_of(self, queue: str) -> Keys:
+        keys = self._keys.get(queue)
+        if keys is None:
+            levels = (self.config.max_priority or 0) + 1
+            keys = Keys(self.config.key_prefix, check_queue(queue), self.config.cluster, levels)
+            self._keys[queue] = keys
+        return keys
+
+    # -- working ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[RedisConsumer]:
+        """See `Broker.consumer`."""
+        consumer = RedisConsumer(
+            self._pool,
+            [self._keys_of(queue) for queue in queues],
+            name=name,
+            group=self.config.consumer_group,
+            lease=self.config.claim_min_idle_ms / 1000,
+            block_ms=self.config.block_ms,
+            timeout=self.config.connect_timeout,
+            dlq_max_length=self.config.dlq_max_length,
+            results=self._results,
+        )
+        try:
+            await consumer.join()
+            yield consumer
+        finally:
+            with trio.move_on_after(_NEVER_CANCELLED, shield=True):
+                await consumer.leave()
+            consumer.close()
+
+    def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[RedisKeeper]:
+        """See `Broker.keeper`."""
+        return self._keeper(queues)
+
+    @asynccontextmanager
+    async def _keeper(self, queues: Sequence[str]) -> AsyncGenerator[RedisKeeper]:
+        keeper = RedisKeeper(
+            self._pool,
+            [self._keys_of(queue) for queue in queues],
+            group=self.config.consumer_group,
+            lease=self.config.claim_min_idle_ms / 1000,
+            timeout=self.config.connect_timeout,
+        )
+        try:
+            yield keeper
+        finally:
+            keeper.close()
+
+    # -- dead letters -------------------------------------------------------------------------------------------------
+
+    def _dead(self, queue: str) -> DeadLetters:
+        return DeadLetters(self._pool, self._keys_of(queue), results=self._results)
+
+    async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
+        """See `Broker.get_dlq_messages`."""
+        return await self._dead(queue).list(count, start)
+
+    async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
+        """See `Broker.replay_from_dlq`."""
+        return await self._dead(queue).replay(message_id, reset_retries=reset_retries)
+
+    async def delete_from_dlq(self, message_id: str, queue: str = "default") -> bool:
+        """See `Broker.delete_from_dlq`."""
+        return await self._dead(queue).delete(message_id)
+
+    async def purge_dlq(self, queue: str = "default") -> int:
+        """See `Broker.purge_dlq`."""
+        return await self._dead(queue).purge()
+
+    async def get_dlq_count(self, queue: str = "default") -> int:
+        """See `Broker.get_dlq_count`."""
+        return int(await self._pool.call("XLEN", self._keys_of(queue).dead))
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def get_queue_sizes(self, queue: str = "default") -> QueueSizes:
+        """See `Broker.get_queue_sizes`."""
+        keys = self._keys_of(queue)
+        names = [keys.dead]
+        for level in range(keys.levels):
+            names += (keys.stream(level), keys.delayed(level))
+        entries, delivered, delayed, dead = await self._run("sizes", names, [self.config.consumer_group])
+        return QueueSizes(ready=entries - delivered, delayed=delayed, delivered=delivered, dead=dead)
+
+    async def purge_queue(self, queue: str = "default") -> int:
+        """See `Broker.purge_queue`."""
+        keys = self._keys_of(queue)
+        total = 0
+        for level in range(keys.levels):
+            more = 1
+            while more:
+                names = [keys.stream(level), keys.delayed(level), keys.counters]
+                deleted, more = await self._run("purge", names, [self.config.consumer_group])
+                total += deleted
+        return total
+
+    async def counters(self, queue: str = "default") -> dict[str, int]:
+        """See `Broker.counters`."""
+        reply = await self._pool.call("HGETALL", self._keys_of(queue).counters)
+        return {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+
+    async def ping(self) -> str:
+        """See `Broker.ping`."""
+        info = parse_info(await self._pool.call("INFO", "server"))
+        if "valkey_version" in info:
+            return f"Valkey {info['valkey_version']}"
+        return f"Redis {info.get('redis_version', '?')}"
+
+    async def aclose(self) -> None:
+        """See `Broker.aclose`."""
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        self._pool.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        async with self._pool.connection() as connection:
+            return await script(name).run(connection, keys, args, timeout=self._pool.timeout)
+
+
+def _routed(message: TaskMessage, queue: str | None) -> TaskMessage:
+    return message if queue is None or queue == message.queue else attrs.evolve(message, queue=queue)

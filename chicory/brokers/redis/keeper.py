@@ -1,0 +1,109 @@
+"""Moves what time moves in Redis: due messages to their streams, the deliveries of dead workers back."""
+
+import logging
+import random
+from collections.abc import Sequence
+
+import trio
+
+from chicory.brokers.redis.keys import Keys
+from chicory.brokers.redis.line import Line
+from chicory.brokers.redis.scripts import script
+from chicory.errors import BrokerError, BrokerUnavailable
+from chicory.links.redis import Connection
+from chicory.links.redis_pool import Pool, parse_info
+
+log = logging.getLogger("chicory.redis")
+
+_PAUSE = 0.5
+
+
+class RedisKeeper:
+    """See `brokers.base.Keeper`.
+
+    After a reconnect, and while the server has been up for less than a lease, nobody is taken for dead by silence:
+    a broker that was away takes nothing from workers that could not renew meanwhile.
+    """
+
+    def __init__(self, pool: Pool, queues: Sequence[Keys], *, group: str, lease: float, timeout: float) -> None:
+        self._pool = pool
+        self._queues = queues
+        self._group = group
+        self._lease = lease
+        self._timeout = timeout
+        self._line = Line(pool, opened=self._be_patient)
+        self._opened = False
+        self._subscribed: Connection | None = None
+        self._judge_from = 0.0
+
+    async def promote(self, limit: int = 256) -> float | None:
+        """See `Keeper.promote`."""
+        promote = script("promote")
+        waits: list[float] = []
+        for keys in self._queues:
+            for level in reversed(range(keys.levels)):
+                names = [keys.delayed(level), keys.stream(level)]
+                moved, wait = await self._line.talk(
+                    lambda connection, names=names: promote.run(connection, names, [limit], timeout=self._timeout)
+                )
+                if moved:
+                    log.debug("%s: %d due messages are ready", keys.queue, moved)
+                if wait:
+                    waits.append(float(wait))
+        return min(waits, default=None)
+
+    async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
+        """See `Keeper.reclaim`."""
+        reclaim = script("reclaim")
+        total = 0
+        for keys in self._queues:
+            names = [keys.leases, keys.counters, *keys.streams]
+            more = True
+            while more and total < limit:
+                judge = "1" if trio.current_time() >= self._judge_from else ""
+                args = [self._group, int(self._lease * 1000), min(limit - total, 256), dead or "", why, judge]
+                given, vanished, more, *gone = await self._line.talk(
+                    lambda connection, args=args, names=names: reclaim.run(
+                        connection, names, args, timeout=self._timeout
+                    )
+                )
+                total += given
+                if vanished:
+                    log.error("%s: %d deliveries vanished from the stream: these tasks are lost", keys.queue, vanished)
+                for name in gone:
+                    log.info("%s: worker %s is gone", keys.queue, name.decode())
+        return total
+
+    async def changed(self) -> None:
+        """See `Keeper.changed`.  A broken line counts as a change: what was said meanwhile is not known."""
+        if self._subscribed is None or self._subscribed.closed:
+            self._subscribed = None
+            try:
+                self._subscribed = await self._pool.open()
+                await self._subscribed.send("SUBSCRIBE", *(keys.wake for keys in self._queues))
+                for _ in self._queues:
+                    await self._subscribed.receive()
+            except BrokerUnavailable:
+                await trio.sleep(_PAUSE * (0.5 + random.random()))
+            return
+        try:
+            await self._subscribed.receive()
+        except BrokerError:
+            await trio.lowlevel.checkpoint()
+
+    async def _be_patient(self, connection: Connection) -> None:
+        """Put judging by silence off where leases may have lapsed through no fault of their owners."""
+        try:
+            info = parse_info(await connection.call("INFO", "server", timeout=self._timeout))
+            uptime = float(info["uptime_in_seconds"])
+        except (BrokerError, KeyError, ValueError):
+            uptime = 0.0
+        if self._opened or uptime < self._lease:
+            self._judge_from = trio.current_time() + self._lease
+        self._opened = True
+
+    def close(self) -> None:
+        """Close both connections at once."""
+        self._line.close()
+        if self._subscribed is not None:
+            self._subscribed.close()

@@ -1,0 +1,80 @@
+"""The names of everything Chicory keeps in Redis."""
+
+import attrs
+
+
+@attrs.frozen
+class Keys:
+    """The keys of one queue.
+
+    A queue has a stream and a sorted set of delayed messages for each priority level; level 0 has the plain names.
+    '#' cannot be part of a queue's name, so no name can run into another.
+    With *cluster* the queue's name is a hash tag: all its keys live in one slot, as scripts need.
+    """
+
+    prefix: str
+    queue: str
+    cluster: bool = False
+    levels: int = 1
+
+    def _key(self, kind: str) -> str:
+        return f"{self.prefix}:{kind}:{{{self.queue}}}" if self.cluster else f"{self.prefix}:{kind}:{self.queue}"
+
+    def stream(self, level: int = 0) -> str:
+        """Ready and delivered messages: data, task_id, and deliveries, cause once a worker has died with it."""
+        return self._key("stream") + (f"#{level}" if level else "")
+
+    def delayed(self, level: int = 0) -> str:
+        """Messages by the unix second they are due."""
+        return self._key("delayed") + (f"#{level}" if level else "")
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams of all levels, the most urgent first."""
+        return [self.stream(level) for level in reversed(range(self.levels))]
+
+    @property
+    def dead(self) -> str:
+        """Dead letters: data, failed_at, error, retry_count, task_id, task_name, traceback."""
+        return self._key("dlq")
+
+    @property
+    def leases(self) -> str:
+        """Consumers by the millisecond their lease ends."""
+        return self._key("leases")
+
+    @property
+    def counters(self) -> str:
+        """How many messages took each road."""
+        return self._key("counters")
+
+    @property
+    def wake(self) -> str:
+        """The channel that says a message may have become the next one due."""
+        return self._key("wake")
+
+    def publisher(self, token: str) -> str:
+        """The last batch of one publisher; lives ten minutes from its last use."""
+        return self._key("publisher") + f"#{token}"
+
+    def settled(self, consumer: str, level: int) -> str:
+        """The last batch one consumer settled; lives ten minutes from its last use."""
+        return self._key("settled") + f"#{level}#{consumer}"
+
+
+@attrs.frozen
+class ResultKeys:
+    """The names of results, and how many milliseconds they are kept."""
+
+    prefix: str
+    ttl_ms: int
+
+    @property
+    def record(self) -> str:
+        """What comes before the task's id in the key of its record."""
+        return f"{self.prefix}:result:"
+
+    @property
+    def done(self) -> str:
+        """What comes before the task's id in the channel that says it is finished."""
+        return f"{self.prefix}:done:"

@@ -1,0 +1,66 @@
+#!lua
+-- Put a batch of messages into one queue, ready or delayed.  Each batch is applied once, however often it is sent.
+--
+-- KEYS  1 publisher's session (hash)  2 counters (hash)  3 stream  4 delayed (sorted set)
+-- ARGV  1 batch number  2 session ttl, ms  3 limit of the stream's length, or ''  4 wake channel
+--       5 result key prefix, or ''  6 ttl of a pending result, ms
+--       then for each message (at most 256): id, data, due ('' now, '@t' unix seconds, '+s' from now), '1' to note it
+--       as pending (a task id that is known already is then not published again)
+-- Returns how many messages, from the first on, were taken; the rest found the queue full.
+local seen = redis.call('HMGET', KEYS[1], 'batch', 'taken')
+if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then
+  return tonumber(seen[2])
+end
+
+local limit = tonumber(ARGV[3])
+local room = limit and limit - redis.call('XLEN', KEYS[3])
+local now
+local head
+local first
+local taken = 0
+local published = 0
+
+for i = 7, #ARGV, 4 do
+  local due = ARGV[i + 2]
+  local at
+  if due ~= '' then
+    if not now then
+      local time = redis.call('TIME')
+      now = time[1] + time[2] / 1000000
+      head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2]
+    end
+    at = tonumber(string.sub(due, 2))
+    if string.sub(due, 1, 1) == '+' then
+      at = now + at
+    end
+    if at <= now then
+      at = nil
+    end
+  end
+  if room and not at and room <= 0 then
+    break
+  end
+  taken = taken + 1
+  if ARGV[i + 3] ~= '1' or redis.call('SET', ARGV[5] .. ARGV[i], '{"state":"pending"}', 'NX', 'PX', at and math.ceil(tonumber(ARGV[6]) + (at - now) * 1000) or ARGV[6]) then
+    published = published + 1
+    if at then
+      redis.call('ZADD', KEYS[4], string.format('%.6f', at), ARGV[i + 1])
+      if not first or at < first then
+        first = at
+      end
+    else
+      redis.call('XADD', KEYS[3], '*', 'data', ARGV[i + 1], 'task_id', ARGV[i])
+      if room then
+        room = room - 1
+      end
+    end
+  end
+end
+
+if first and (not head or first < tonumber(head)) then
+  redis.call('PUBLISH', ARGV[4], '')
+end
+redis.call('HINCRBY', KEYS[2], 'published', published)
+redis.call('HSET', KEYS[1], 'batch', ARGV[1], 'taken', taken)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return taken

@@ -1,0 +1,110 @@
+#!lua flags=allow-oom
+-- Carry out the outcomes of one consumer's deliveries from one stream.  Finishing must work on a full server.
+--
+-- An entry is delivered to one consumer and never claimed by another: taking it back makes a new entry and deletes the
+-- old one.  So to own a delivery is to have its id still pending, and XACK itself is the fence.
+--
+-- KEYS  1 consumer's session (hash)  2 counters (hash)  3 stream  4 delayed (sorted set)  5 dead letters (stream)
+-- ARGV  1 batch number  2 session ttl, ms  3 group  4 wake channel  5 result key prefix  6 done channel prefix
+--       7 result ttl, ms  8 ttl of an unfinished result, ms  9 limit of the dead letters, or ''
+--       10 how many pending entries follow (at most 256)  11 their ids, one argument each
+--       then for every item, those with a pending entry first and in the order of the ids:
+--         'ack'
+--         'done' | 'failed', task id, record
+--         'dead', task id, record, data, failed at, error, retries, task name, traceback
+--         'retry', task id, record, data, delay in seconds
+--         'release', task id, data, deliveries, cause
+--       A record of '' stores nothing.  Items beyond the ids were acknowledged before their runs.
+-- Returns one character an item: '1' carried out, '0' no longer ours.  A batch sent again returns the same.
+local seen = redis.call('HMGET', KEYS[1], 'batch', 'reply')
+if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then
+  return seen[2]
+end
+
+local count = tonumber(ARGV[10])
+local ids = {}
+for i = 1, count do
+  ids[i] = ARGV[10 + i]
+end
+local all = true
+if count > 0 then
+  all = redis.call('XACK', KEYS[3], ARGV[3], unpack(ids)) == count
+  if all then
+    redis.call('XDEL', KEYS[3], unpack(ids))
+  end
+end
+
+local totals = {}
+local function tally(name)
+  totals[name] = (totals[name] or 0) + 1
+end
+
+local function store(task_id, record, finished)
+  if record ~= '' then
+    if finished then
+      redis.call('SET', ARGV[5] .. task_id, record, 'PX', ARGV[7])
+      redis.call('PUBLISH', ARGV[6] .. task_id, '')
+    else
+      redis.call('SET', ARGV[5] .. task_id, record, 'PX', ARGV[8])
+    end
+  end
+end
+
+local now
+local reply = {}
+local width = {ack = 1, done = 3, failed = 3, dead = 9, retry = 5, release = 5}
+local at = 11 + count
+local item = 0
+while at <= #ARGV do
+  item = item + 1
+  local kind = ARGV[at]
+  local ours = all or item > count or redis.call('XDEL', KEYS[3], ids[item]) == 1
+  if not ours then
+    tally('stale')
+  elseif kind == 'done' or kind == 'failed' then
+    store(ARGV[at + 1], ARGV[at + 2], true)
+    tally(kind)
+  elseif kind == 'dead' then
+    store(ARGV[at + 1], ARGV[at + 2], true)
+    redis.call('XADD', KEYS[5], '*', 'data', ARGV[at + 3], 'failed_at', ARGV[at + 4], 'error', ARGV[at + 5],
+      'retry_count', ARGV[at + 6], 'task_id', ARGV[at + 1], 'task_name', ARGV[at + 7], 'traceback', ARGV[at + 8])
+    tally('dead')
+  elseif kind == 'retry' then
+    store(ARGV[at + 1], ARGV[at + 2], false)
+    local delay = tonumber(ARGV[at + 4])
+    if delay > 0 then
+      if not now then
+        local time = redis.call('TIME')
+        now = time[1] + time[2] / 1000000
+      end
+      redis.call('ZADD', KEYS[4], string.format('%.6f', now + delay), ARGV[at + 3])
+      if redis.call('ZRANK', KEYS[4], ARGV[at + 3]) == 0 then
+        redis.call('PUBLISH', ARGV[4], '')
+      end
+    else
+      redis.call('XADD', KEYS[3], '*', 'data', ARGV[at + 3], 'task_id', ARGV[at + 1])
+    end
+    tally('retried')
+  elseif kind == 'release' then
+    redis.call('XADD', KEYS[3], '*', 'data', ARGV[at + 2], 'task_id', ARGV[at + 1],
+      'deliveries', ARGV[at + 3], 'cause', ARGV[at + 4])
+    tally('released')
+  end
+  reply[item] = ours and '1' or '0'
+  at = at + width[kind]
+end
+
+-- Only a limit that was asked for trims dead letters, and what it took is counted.
+if totals.dead and ARGV[9] ~= '' then
+  local trimmed = redis.call('XTRIM', KEYS[5], 'MAXLEN', ARGV[9])
+  if trimmed > 0 then
+    totals.trimmed = trimmed
+  end
+end
+for name, total in pairs(totals) do
+  redis.call('HINCRBY', KEYS[2], name, total)
+end
+local answer = table.concat(reply)
+redis.call('HSET', KEYS[1], 'batch', ARGV[1], 'reply', answer)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return answer

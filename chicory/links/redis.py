@@ -1,0 +1,339 @@
+"""RESP on a trio stream: one connection, one conversation at a time, pipelined.
+
+A connection never repeats a command by itself, and a call that is given up while a reply is owed closes it: nobody
+ever reads another call's answer.  What the server or the network says wrong becomes one of our errors here.
+Parsing and packing are hiredis'; URLs and their TLS options are read by redis-py.
+"""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import attrs
+import hiredis
+import trio
+
+from chicory.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError
+from chicory.secret import SecretStr
+
+# Its stub allows one argument only.
+pack_command = cast("Callable[[Sequence[str | int | float | bytes]], bytes]", hiredis.pack_command)
+
+_CHUNK = 256 * 1024
+# A peer that vanished without a word is noticed within this many seconds (idle, and with bytes on the way).
+_SILENCE = 15
+
+
+class ServerError(BrokerError):
+    """An error reply that the caller may know what to do about; *code* is its first word."""
+
+    def __init__(self, text: str) -> None:
+        self.code = text.split(" ", 1)[0]
+        super().__init__(text)
+
+
+_TRY_AGAIN = frozenset(
+    ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED"]
+)
+_NO_ACCESS = frozenset(["NOAUTH", "WRONGPASS", "NOPERM"])
+
+
+def classify(text: str) -> BrokerError:
+    """The error that an error reply stands for.
+
+    Passing states of the server are BrokerUnavailable, a lack of rights is BrokerRefused, a lack of memory BrokerFull.
+    """
+    code = text.split(" ", 1)[0]
+    if code in _TRY_AGAIN or "max number of clients" in text:
+        return BrokerUnavailable(f"Redis says: {text}")
+    if code == "OOM":
+        return BrokerFull(f"Redis is out of memory ({text}); raise maxmemory or drain the queues")
+    if code in _NO_ACCESS or text.startswith(("ERR invalid password", "ERR AUTH", "ERR Client sent AUTH")):
+        return BrokerRefused(f"Redis refuses access ({text}); check username, password and ACL")
+    return ServerError(text)
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """Where a server listens, and how to be let in.  Its str is safe to print."""
+
+    host: str = "localhost"
+    port: int = 6379
+    path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: ssl.SSLContext | None = attrs.field(default=None, eq=False)
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix://{self.path}" + (f"?db={self.db}" if self.db else "")
+        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.db}"
+
+
+def address_from_url(url: str) -> Address:
+    """The address in *url*: redis://, rediss:// or unix://, with the query options of redis-py."""
+    from redis.asyncio.connection import parse_url
+
+    try:
+        parts = cast("dict[str, Any]", parse_url(url))
+    except ValueError as error:
+        # redis-py's message may quote the URL, and the URL may hold a password.
+        raise ConfigError(
+            "the Redis URL cannot be read; write redis://user:password@host:6379/0, rediss://... or unix:///path?db=0"
+        ) from (error if "@" not in url else None)
+    password = parts.get("password")
+    return Address(
+        host=parts.get("host", "localhost"),
+        port=parts.get("port", 6379),
+        path=parts.get("path"),
+        db=int(parts.get("db", 0)),
+        username=parts.get("username"),
+        password=SecretStr(password) if password else None,
+        tls=_tls_context(parts) if url.startswith("rediss://") else None,
+    )
+
+
+def _tls_context(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), cadata=options.get("ssl_ca_data"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    wanted = options.get("ssl_cert_reqs", "required")
+    if wanted in ("none", "optional"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE if wanted == "none" else ssl.CERT_OPTIONAL
+    if str(options.get("ssl_check_hostname", "true")).lower() in ("false", "0", "no"):
+        context.check_hostname = False
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
+    return context
+
+
+class _Stream(Protocol):
+    async def send_all(self, data: bytes) -> None: ...
+    async def receive_some(self, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class _PlainStream:
+    """A socket with one suspension a round trip: sends go out at once, reads wait first.
+
+    trio.SocketStream adds a checkpoint to each, which is a third of a round trip on loopback.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    async def send_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                view = view[self._socket.send(view) :]
+            if not view:
+                return
+            await trio.lowlevel.wait_writable(self._socket)
+
+    async def receive_some(self, size: int) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(size)
+            except BlockingIOError:
+                continue
+
+    def close(self) -> None:
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+
+
+class _TLSStream:
+    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]") -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def receive_some(self, size: int) -> bytes:
+        return bytes(await self._stream.receive_some(size))
+
+    def close(self) -> None:
+        self._stream.transport_stream.socket.close()
+
+
+class Connection:
+    """A conversation with one server.  Open it with `connect`."""
+
+    def __init__(self, stream: _Stream, address: Address) -> None:
+        self._stream = stream
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self.address = address
+        self.closed = False
+        self.client_id = 0
+
+    async def call(self, *command: Any, timeout: float) -> Any:
+        """The reply to one command.
+
+        Raises BrokerUnavailable when none came within *timeout* seconds, and what `classify` makes of an error reply.
+        """
+        (reply,) = await self.exchange(pack_command(command), 1, timeout)
+        if isinstance(reply, BrokerError):
+            raise reply
+        return reply
+
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        """The replies to *commands*, sent in one go; error replies stand among them as exceptions."""
+        return await self.exchange(b"".join([pack_command(command) for command in commands]), len(commands), timeout)
+
+    async def exchange(self, request: bytes, replies: int, timeout: float) -> list[Any]:
+        """Send packed commands and take their *replies*.  Any failure on the way closes the connection."""
+        if self.closed:
+            raise BrokerUnavailable(f"{self.address}: the connection is closed")
+        try:
+            with trio.move_on_after(timeout) as scope:
+                await self._stream.send_all(request)
+                answers = await self._take(replies)
+            if not scope.cancelled_caught:
+                return answers  # pyright: ignore[reportPossiblyUnboundVariable]
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, hiredis.ProtocolError) as error:
+            self.close()
+            raise BrokerUnavailable(f"{self.address}: the connection was lost ({_reason(error)})") from error
+        except BaseException:
+            # Cancelled, or worse, with a reply on its way: the next caller must not find it.
+            self.close()
+            raise
+        self.close()
+        raise BrokerUnavailable(f"{self.address}: no answer in {timeout:g} s")
+
+    async def send(self, *command: Any) -> None:
+        """Send a command whose reply `receive` takes."""
+        try:
+            await self._stream.send_all(pack_command(command))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.close()
+            raise BrokerUnavailable(f"{self.address}: the connection was lost ({_reason(error)})") from error
+        except BaseException:
+            self.close()
+            raise
+
+    async def receive(self) -> Any:
+        """The next reply or message.  Giving this up takes nothing: the next call to `receive` gets it."""
+        try:
+            (message,) = await self._take(1)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, hiredis.ProtocolError) as error:
+            self.close()
+            raise BrokerUnavailable(f"{self.address}: the connection was lost ({_reason(error)})") from error
+        return message
+
+    async def _take(self, count: int) -> list[Any]:
+        taken: list[Any] = []
+        while True:
+            while len(taken) < count:
+                reply = self._reader.gets()
+                if reply is _NOTHING:
+                    break
+                taken.append(classify(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
+            else:
+                return taken
+            data = await self._stream.receive_some(_CHUNK)
+            if not data:
+                raise ConnectionResetError("closed by the server")
+            self._reader.feed(data)
+
+    def close(self) -> None:
+        """Close at once; nothing is sent."""
+        if not self.closed:
+            self.closed = True
+            self._stream.close()
+
+
+_NOTHING = object()
+
+
+async def connect(address: Address, *, timeout: float, name: str = "chicory") -> Connection:
+    """A connection that is logged in and on its database.
+
+    Raises BrokerUnavailable when nobody answers within *timeout* seconds, BrokerRefused when access is denied.
+    """
+    connection: Connection | None = None
+    try:
+        with trio.fail_after(timeout):
+            connection = Connection(await _open_stream(address), address)
+            await _log_in(connection, name, timeout)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, trio.TooSlowError):
+            raise BrokerUnavailable(f"{address}: no answer in {timeout:g} s") from error
+        if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
+            cause = error.__cause__ or error
+            raise BrokerUnavailable(
+                f"{address}: no TLS with this server ({_reason(cause)}); check CA and name"
+            ) from error
+        if isinstance(error, OSError | trio.BrokenResourceError):
+            raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
+        raise
+    return connection
+
+
+async def _open_stream(address: Address) -> _Stream:
+    if address.path is not None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+        await trio.lowlevel.checkpoint()
+        return _PlainStream(sock)
+    stream = await trio.open_tcp_stream(address.host, address.port)
+    _watch(stream.socket)
+    if address.tls is not None:
+        secure = trio.SSLStream(stream, address.tls, server_hostname=address.host)
+        try:
+            await secure.do_handshake()
+        except BaseException:
+            stream.socket.close()
+            raise
+        return _TLSStream(secure)
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return _PlainStream(sock)
+
+
+def _watch(sock: trio.socket.SocketType) -> None:
+    """Ask the kernel to notice a dead peer."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", _SILENCE // 3),
+        ("TCP_KEEPINTVL", _SILENCE // 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", _SILENCE * 1000),
+    ):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+async def _log_in(connection: Connection, name: str, timeout: float) -> None:
+    address = connection.address
+    commands: list[tuple[Any, ...]] = []
+    if address.password is not None:
+        secret = address.password.get_secret_value()
+        commands.append(("AUTH", address.username, secret) if address.username else ("AUTH", secret))
+    if address.db:
+        commands.append(("SELECT", address.db))
+    commands.append(("CLIENT", "SETNAME", name))
+    commands.append(("CLIENT", "ID"))
+    *replies, client_id = await connection.pipeline(commands, timeout=timeout)
+    for reply in (*replies, client_id):
+        if isinstance(reply, ServerError) and reply.code != "ERR":
+            raise BrokerRefused(f"{address}: {reply}")
+        if isinstance(reply, BrokerError):
+            raise reply
+    connection.client_id = client_id
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
