@@ -6,6 +6,8 @@ import time
 # The version digit of UUIDv7 (RFC 9562, section 5.7) and its place in the 32 hex digits.
 _VERSION = "7"
 _VERSION_AT = 12
+# One of the four digits the RFC allows there; fixing it costs two of 74 random bits and saves half the time.
+_VARIANT = "8"
 
 
 def new_id() -> str:
@@ -13,10 +15,8 @@ def new_id() -> str:
 
     `uuid.UUID(new_id())` works; the hex form is what travels because it is three times cheaper to make.
     """
-    random = int.from_bytes(os.urandom(10), "big")
-    random = random & ~(0b11 << 62) | (0b10 << 62)
-    tail = f"{random:020x}"
-    return f"{time.time_ns() // 1_000_000:012x}{_VERSION}{tail[1:]}"
+    random = os.urandom(10).hex()
+    return f"{time.time_ns() // 1_000_000:012x}{_VERSION}{random[:3]}{_VARIANT}{random[4:19]}"
 
 
 def born(task_id: str) -> float | None:

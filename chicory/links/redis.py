@@ -268,7 +268,7 @@ async def connect(address: Address, *, timeout: float, name: str = "chicory") ->
         if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
             cause = error.__cause__ or error
             raise BrokerUnavailable(
-                f"{address}: no TLS with this server ({_reason(cause)}); check CA and name"
+                f"{address}: no TLS here ({_reason(cause)}); check the CA and the name"
             ) from error
         if isinstance(error, OSError | trio.BrokenResourceError):
             raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error

@@ -310,7 +310,7 @@ class RedisConsumer:
         held = True
         for keys in self._queues:
             before = time.monotonic()
-            mine, seconds, micros = await self._line.talk(
+            mine, seconds, micros = await self._line.insist(
                 lambda connection, keys=keys: renew.run(connection, [keys.leases], args, timeout=self._timeout)
             )
             self._clock_offset = int(seconds) + int(micros) / 1e6 - (before + time.monotonic()) / 2

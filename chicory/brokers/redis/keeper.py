@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import trio
 
@@ -54,18 +55,13 @@ class RedisKeeper:
 
     async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
         """See `Keeper.reclaim`."""
-        reclaim = script("reclaim")
         total = 0
         for keys in self._queues:
-            names = [keys.leases, keys.counters, *keys.streams]
             more = True
             while more and total < limit:
-                judge = "1" if trio.current_time() >= self._judge_from else ""
-                args = [self._group, int(self._lease * 1000), min(limit - total, 256), dead or "", why, judge]
+                room = min(limit - total, 256)
                 given, vanished, more, *gone = await self._line.talk(
-                    lambda connection, args=args, names=names: reclaim.run(
-                        connection, names, args, timeout=self._timeout
-                    )
+                    lambda line, keys=keys, room=room: self._reclaim(line, keys, room, dead or "", why)
                 )
                 total += given
                 if vanished:
@@ -73,6 +69,13 @@ class RedisKeeper:
                 for name in gone:
                     log.info("%s: worker %s is gone", keys.queue, name.decode())
         return total
+
+    async def _reclaim(self, line: Connection, keys: Keys, room: int, dead: str, why: str) -> list[Any]:
+        # Asked here, where the line is open: opening it may have put judging off.
+        judge = "1" if trio.current_time() >= self._judge_from else ""
+        args = [self._group, int(self._lease * 1000), room, dead, why, judge]
+        names = [keys.leases, keys.counters, *keys.streams]
+        return await script("reclaim").run(line, names, args, timeout=self._timeout)
 
     async def changed(self) -> None:
         """See `Keeper.changed`.  A broken line counts as a change: what was said meanwhile is not known."""

@@ -44,7 +44,7 @@ def delivery(source: Source, entry: bytes, fields: Sequence[bytes]) -> Delivery:
     else:
         message = unpack(data)
     try:
-        count = int(named.get(b"deliveries", b"0")) + 1
+        count = max(0, int(named.get(b"deliveries", b"0"))) + 1
     except ValueError:
         count = 1
     cause = named.get(b"cause", b"").decode(errors="replace")

@@ -1,0 +1,28 @@
+"""Settings: one tree of classes, from defaults, a TOML file, the environment, code and flags, in rising order."""
+
+from chicory.config.loading import load_config, load_with_origins
+from chicory.config.section import evolve
+from chicory.config.settings import (
+    BackendConfig,
+    BrokerConfig,
+    ChicoryConfig,
+    RedisBackendConfig,
+    RedisBrokerConfig,
+    SupervisorConfig,
+    WorkerConfig,
+)
+from chicory.secret import SecretStr
+
+__all__ = [
+    "BackendConfig",
+    "BrokerConfig",
+    "ChicoryConfig",
+    "RedisBackendConfig",
+    "RedisBrokerConfig",
+    "SecretStr",
+    "SupervisorConfig",
+    "WorkerConfig",
+    "evolve",
+    "load_config",
+    "load_with_origins",
+]

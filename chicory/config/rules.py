@@ -1,0 +1,255 @@
+"""What a setting may be: one rule for each kind of value, for code, files and the environment alike.
+
+`check` takes a typed value and is strict: no "5" for 5, no 3.9 for 3, no True for 1.  `parse` takes the text of an
+environment variable or a flag.  Both raise ValueError, and `wants` says what is allowed.  Calling a rule is `check`
+with the types a user may write, which is how static checkers see what a setting accepts.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from chicory.secret import HasSecretValue, SecretStr
+
+In = TypeVar("In")
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
+S = TypeVar("S", bound=str)
+
+
+class Rule(Generic[In, T]):
+    """One kind of value."""
+
+    wants: str
+    secret: bool = False
+    """Whether values are shown as asterisks."""
+    path: bool = False
+    """Whether a relative value in a file means: beside that file."""
+
+    def __call__(self, value: In) -> T:
+        return self.check(value)
+
+    def check(self, value: object) -> T:
+        """*value* as it is kept."""
+        raise NotImplementedError
+
+    def parse(self, text: str) -> T:
+        """The value that *text* stands for."""
+        return self.check(text)
+
+
+class Maybe(Rule[In | None, T | None]):
+    """A rule, or None.  Empty text is None: so a variable can take away what a file says."""
+
+    def __init__(self, rule: Rule[In, T]) -> None:
+        self.rule = rule
+        self.wants = rule.wants
+        self.secret = rule.secret
+        self.path = rule.path
+
+    def check(self, value: object) -> T | None:
+        return None if value is None else self.rule.check(value)
+
+    def parse(self, text: str) -> T | None:
+        return self.rule.parse(text) if text else None
+
+
+class Integer(Rule[int, int]):
+    """A whole number from *low* to *high*."""
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low = low
+        self.high = high
+        self.wants = f"a whole number from {low} to {high}" if high is not None else f"a whole number of {low} or more"
+
+    def check(self, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(value)
+        if value < self.low or (self.high is not None and value > self.high):
+            raise ValueError(value)
+        return value
+
+    def parse(self, text: str) -> int:
+        return self.check(int(text))
+
+
+class Seconds(Rule[float, float]):
+    """A finite number of seconds, more than zero or (*zero*) zero too.
+
+    The cap keeps a deadline in the range of every clock and of poll(2), which counts milliseconds in 32 bits.
+    """
+
+    CAP = 2_000_000.0
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self.zero = zero
+        self.wants = f"seconds, {'0 or more' if zero else 'more than 0'} and at most {self.CAP:.0f}"
+
+    def check(self, value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(value)
+        if value < 0 or value > self.CAP or (value == 0 and not self.zero):
+            raise ValueError(value)
+        return float(value)
+
+    def parse(self, text: str) -> float:
+        return self.check(float(text))
+
+
+class Switch(Rule[bool, bool]):
+    """On or off."""
+
+    wants = "true or false"
+    WORDS: Mapping[str, bool] = {
+        **dict.fromkeys(("true", "yes", "on", "1"), True),
+        **dict.fromkeys(("false", "no", "off", "0"), False),
+    }
+
+    def check(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(value)
+        return value
+
+    def parse(self, text: str) -> bool:
+        try:
+            return self.WORDS[text.strip().lower()]
+        except KeyError:
+            raise ValueError(text) from None
+
+
+class Text(Rule[str, str]):
+    """Any text but none."""
+
+    wants = "text"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or not value:
+            raise ValueError(value)
+        return value
+
+
+class Name(Text):
+    """A name that ends up in the broker's keys; braces would change what a cluster hashes."""
+
+    wants = "a name without spaces, braces and control characters"
+
+    def check(self, value: object) -> str:
+        name = super().check(value)
+        if not name.isprintable() or any(character.isspace() or character in "{}" for character in name):
+            raise ValueError(value)
+        return name
+
+
+class Names(Rule[Iterable[str], tuple[str, ...]]):
+    """Several names; in a variable they are separated by commas, and empty text is none."""
+
+    wants = f"a list of texts, each {Name.wants}"
+
+    def check(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError(value)
+        names: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]: each is checked below
+        rule = Name()
+        return tuple(dict.fromkeys(rule.check(name) for name in names))
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return self.check([name.strip() for name in text.split(",")]) if text.strip() else ()
+
+
+class AppName(Text):
+    """Where the app is: a module and a name in it, or the module alone when the name is `app`."""
+
+    wants = "'module:app', such as 'tasks:app'"
+
+    def check(self, value: object) -> str:
+        text = super().check(value)
+        module, colon, name = text.partition(":")
+        parts = [*module.split("."), *(name.split(".") if colon else ())]
+        if not all(part.isidentifier() for part in parts):
+            raise ValueError(value)
+        return text
+
+
+class Folder(Rule[str | Path, str]):
+    """A directory, which need not exist yet; `~` is the home of whoever runs this."""
+
+    wants = "the path of a directory"
+    path = True
+
+    def check(self, value: object) -> str:
+        path = str(value) if isinstance(value, Path) else value
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise ValueError(value)
+        return os.path.expanduser(path)
+
+
+class Member(Rule[E | str, E]):
+    """One of an enumeration, by itself or by its value."""
+
+    def __init__(self, kind: type[E]) -> None:
+        self.kind = kind
+        self.wants = one_of(str(member.value) for member in kind)
+
+    def check(self, value: object) -> E:
+        return self.kind(value.lower() if isinstance(value, str) else value)
+
+
+class Word(Rule[S, S]):
+    """One of a few words, whatever the case they are written in."""
+
+    def __init__(self, *words: S) -> None:
+        self.words = words
+        self.wants = one_of(words)
+
+    def check(self, value: object) -> S:
+        for word in self.words:
+            if isinstance(value, str) and word.lower() == value.lower():
+                return word
+        raise ValueError(value)
+
+
+class Secret(Rule[str | HasSecretValue, SecretStr]):
+    """A password: plain text, our SecretStr, or another library's."""
+
+    wants = "text"
+    secret = True
+
+    def check(self, value: object) -> SecretStr:
+        if isinstance(value, SecretStr):
+            return value
+        if not isinstance(value, str | HasSecretValue):
+            raise ValueError("not a text")  # the value stays out of the traceback
+        return SecretStr(value)
+
+
+class RedisUrl(Secret):
+    """Where a Redis is, with its password."""
+
+    wants = "a URL such as 'redis://user:password@host:6379/0', 'rediss://...' or 'unix:///path/redis.sock'"
+    SCHEMES: Sequence[str] = ("redis", "rediss", "unix")
+
+    def check(self, value: object) -> SecretStr:
+        url = super().check(value)
+        if not self.usable(url.get_secret_value()):
+            raise ValueError("not a URL of Redis")
+        return url
+
+    def usable(self, url: str) -> bool:
+        """Whether *url* says where a Redis is."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            return False
+        place = parts.path if parts.scheme == "unix" else parts.hostname
+        return parts.scheme in self.SCHEMES and bool(place) and port != 0
+
+
+def one_of(words: Iterable[str]) -> str:
+    """`'a', 'b' or 'c'`."""
+    *most, last = (repr(word) for word in words)
+    return f"{', '.join(most)} or {last}" if most else last

@@ -1,0 +1,219 @@
+"""The settings, one class for each table of the file.
+
+All are keyword only and frozen.  What a key means stands here and, for those who run Chicory, in conf/chicory.toml.
+"""
+
+from typing import ClassVar, Literal
+
+import attrs
+
+from chicory.config.rules import (
+    AppName,
+    Folder,
+    Integer,
+    Maybe,
+    Member,
+    Name,
+    Names,
+    RedisUrl,
+    Seconds,
+    Secret,
+    Switch,
+    Text,
+    Word,
+)
+from chicory.config.section import Section, evolve, origins_of, setting, settings, subsection, with_origins
+from chicory.errors import ConfigError
+from chicory.secret import SecretStr
+from chicory.types import BackendType, BrokerType
+
+CONNECTION = ("host", "port", "db", "username", "password", "url")
+
+OnLeaseLoss = Literal["cancel", "finish"]
+
+
+@settings
+class RedisBrokerConfig(Section):
+    """A Redis of yours as the broker, and how its streams are used.
+
+    url: overrides host, port, db, username and password; `rediss://` is TLS, `unix://` a socket.
+    block_ms: how long one read waits for a message.
+    claim_min_idle_ms: the lease: how long a worker may be silent before its messages go to others.
+    max_stream_length: publishing to a queue of this length raises QueueFull.
+    dlq_max_length: the oldest dead letters beyond this are dropped.
+    cluster: write queue names as hash tags.
+    max_priority: priorities from 0 to this, one stream for each.
+    """
+
+    section: ClassVar[str] = "broker.redis"
+
+    host: str = setting(default="localhost", converter=Text())
+    port: int = setting(default=6379, converter=Integer(1, 65535))
+    db: int = setting(default=0, converter=Integer(0))
+    username: str | None = setting(default=None, converter=Maybe(Text()))
+    password: SecretStr | None = setting(default=None, converter=Maybe(Secret()))
+    url: SecretStr | None = setting(default=None, converter=Maybe(RedisUrl()))
+    consumer_group: str = setting(default="chicory-workers", converter=Name())
+    block_ms: int = setting(default=5000, converter=Integer(1))
+    claim_min_idle_ms: int = setting(default=30_000, converter=Integer(10))
+    max_stream_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
+    dlq_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
+    key_prefix: str = setting(default="chicory", converter=Name())
+    cluster: bool = setting(default=False, converter=Switch())
+    max_priority: int | None = setting(default=None, converter=Maybe(Integer(1, 255)))
+    connect_timeout: float = setting(default=5.0, converter=Seconds())
+    publish_timeout: float = setting(default=10.0, converter=Seconds())
+
+
+@settings
+class BrokerConfig(Section):
+    """Which broker, and where.
+
+    state_dir: the embedded broker's directory.  None is `.chicory` beside the configuration file, or in the current
+    directory where there is no file; loading makes it absolute.
+    """
+
+    section: ClassVar[str] = "broker"
+
+    type: BrokerType = setting(default=BrokerType.EMBEDDED, converter=Member(BrokerType))
+    state_dir: str | None = setting(default=None, converter=Maybe(Folder()))
+    redis: RedisBrokerConfig = subsection(factory=RedisBrokerConfig)
+
+
+@settings
+class RedisBackendConfig(Section):
+    """A Redis for results.  With no word about its connection it is the broker's own.
+
+    result_ttl: seconds a result is kept after the task has finished.
+    """
+
+    section: ClassVar[str] = "backend.redis"
+
+    host: str = setting(default="localhost", converter=Text())
+    port: int = setting(default=6379, converter=Integer(1, 65535))
+    db: int = setting(default=0, converter=Integer(0))
+    username: str | None = setting(default=None, converter=Maybe(Text()))
+    password: SecretStr | None = setting(default=None, converter=Maybe(Secret()))
+    url: SecretStr | None = setting(default=None, converter=Maybe(RedisUrl()))
+    result_ttl: int = setting(default=86_400, converter=Integer(1))
+    key_prefix: str = setting(default="chicory", converter=Name())
+
+
+@settings
+class BackendConfig(Section):
+    """Where results are kept.  type: None is what goes with the broker; see `ChicoryConfig.chosen_backend`."""
+
+    section: ClassVar[str] = "backend"
+
+    type: BackendType | None = setting(default=None, converter=Maybe(Member(BackendType)))
+    redis: RedisBackendConfig = subsection(factory=RedisBackendConfig)
+
+
+@settings
+class WorkerConfig(Section):
+    """What one worker process does, and for how long it waits.
+
+    concurrency: tasks that run at once.
+    queue, queues: what to fetch from; queues, when there are any, replace queue.
+    prefetch: messages held beyond those that run.
+    use_dead_letter_queue: keep what has used up its retries.
+    heartbeat_interval: seconds between signs of life; at most a third of the lease and of heartbeat_ttl.  The default
+    is shorter where the lease is short.
+    heartbeat_ttl: seconds after which a silent worker is no longer listed.
+    shutdown_timeout: seconds running tasks are given at a stop; cancel_grace: seconds for their clean-up after that.
+    max_deliveries: a message that has seen this many workers die is dead-lettered.
+    on_lease_loss: "cancel" what runs, or let it "finish" and accept that it may run twice.
+    require_broker: leave with exit code 69 when the broker cannot be reached at the start, instead of trying on.
+    """
+
+    section: ClassVar[str] = "worker"
+
+    concurrency: int = setting(default=32, converter=Integer(1, 100_000))
+    queue: str = setting(default="default", converter=Name())
+    queues: tuple[str, ...] = setting(default=(), converter=Names())
+    prefetch: int = setting(default=0, converter=Integer(0, 100_000))
+    use_dead_letter_queue: bool = setting(default=True, converter=Switch())
+    heartbeat_interval: float = setting(default=5.0, converter=Seconds())
+    heartbeat_ttl: float = setting(default=30.0, converter=Seconds())
+    shutdown_timeout: float = setting(default=30.0, converter=Seconds(zero=True))
+    cancel_grace: float = setting(default=5.0, converter=Seconds(zero=True))
+    log_level: str = setting(default="INFO", converter=Word("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+    max_deliveries: int = setting(default=3, converter=Integer(1))
+    on_lease_loss: OnLeaseLoss = setting(default="cancel", converter=Word[OnLeaseLoss]("cancel", "finish"))
+    require_broker: bool = setting(default=False, converter=Switch())
+
+    @property
+    def consumed(self) -> tuple[str, ...]:
+        """The queues to fetch from."""
+        return self.queues or (self.queue,)
+
+
+@settings
+class SupervisorConfig(Section):
+    """The daemon's own table, as chicoryd reads it for itself.
+
+    workers: worker processes.
+    state_dir: where it keeps its lock, its pid file and its control socket; None is the broker's.
+    shutdown_timeout: seconds a worker has to leave before it is killed; None is what its own two come to, and a little.
+    boot_timeout: seconds without a word after which a child that starts is killed.
+    """
+
+    section: ClassVar[str] = "supervisor"
+
+    workers: int = setting(default=2, converter=Integer(1, 1024))
+    state_dir: str | None = setting(default=None, converter=Maybe(Folder()))
+    shutdown_timeout: float | None = setting(default=None, converter=Maybe(Seconds()))
+    boot_timeout: float = setting(default=60.0, converter=Seconds())
+
+
+@settings
+class ChicoryConfig(Section):
+    """All settings.  app: `module:app`, for the commands that need the tasks."""
+
+    section: ClassVar[str] = ""
+
+    app: str | None = setting(default=None, converter=Maybe(AppName()))
+    broker: BrokerConfig = subsection(factory=BrokerConfig)
+    backend: BackendConfig = subsection(factory=BackendConfig)
+    worker: WorkerConfig = subsection(factory=WorkerConfig)
+    supervisor: SupervisorConfig = subsection(factory=SupervisorConfig)
+
+    def __attrs_post_init__(self) -> None:
+        interval = self.worker.heartbeat_interval
+        lease = self.broker.redis.claim_min_idle_ms / 1000
+        limits = {"broker.redis.claim_min_idle_ms": lease, "worker.heartbeat_ttl": self.worker.heartbeat_ttl}
+        key, limit = min(limits.items(), key=lambda item: item[1])
+        # A third, so that two signs of life in a row may get lost without a worker being taken for dead.
+        if interval <= limit / 3:
+            return
+        if "heartbeat_interval" in origins_of(self.worker):
+            raise ConfigError(
+                f"worker.heartbeat_interval = {interval}: must be at most {limit / 3:g} seconds, a third of {key}"
+            )
+        shorter = attrs.evolve(self.worker, heartbeat_interval=round(limit / 6, 6))
+        object.__setattr__(self, "worker", with_origins(shorter, origins_of(self.worker)))
+
+    @property
+    def chosen_backend(self) -> BackendConfig:
+        """The backend with what was left open filled in.
+
+        No type: the embedded server or the Redis that is the broker, memory with the memory broker, else none.  No word
+        about the connection, or about the prefix of the keys: the broker's.
+        """
+        mates = {
+            BrokerType.EMBEDDED: BackendType.EMBEDDED,
+            BrokerType.REDIS: BackendType.REDIS,
+            BrokerType.MEMORY: BackendType.MEMORY,
+        }
+        redis, broker = self.backend.redis, self.broker.redis
+        said = origins_of(redis)
+        borrowed: dict[str, object] = {}
+        if not any(name in said for name in CONNECTION):
+            borrowed = {name: getattr(broker, name) for name in CONNECTION}
+        if "key_prefix" not in said:
+            borrowed["key_prefix"] = broker.key_prefix
+        return evolve(
+            self.backend,
+            type=self.backend.type or mates.get(self.broker.type, BackendType.NONE),
+            redis=evolve(redis, **borrowed),
+        )
