@@ -1,0 +1,100 @@
+"""A distributed task queue on trio.
+
+    from chicory import Chicory
+
+    app = Chicory()
+
+    @app.task
+    async def double(x: int) -> int:
+        return 2 * x
+
+Names are imported when they are first used, so that `import chicory` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chicory.app import Chicory
+    from chicory.config import ChicoryConfig, WorkerConfig
+    from chicory.context import GiveUp, Retry, Snooze, TaskContext
+    from chicory.errors import ChicoryError, ResultTimeout, TaskFailed
+    from chicory.result import AsyncResult
+    from chicory.secret import SecretStr
+    from chicory.task import Task
+    from chicory.types import (
+        BackendType,
+        BrokerType,
+        DeliveryMode,
+        DLQMessage,
+        Failure,
+        RetryPolicy,
+        TaskMessage,
+        TaskState,
+    )
+    from chicory.worker.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncResult",
+    "BackendType",
+    "BrokerType",
+    "Chicory",
+    "ChicoryConfig",
+    "ChicoryError",
+    "DLQMessage",
+    "DeliveryMode",
+    "Failure",
+    "GiveUp",
+    "ResultTimeout",
+    "Retry",
+    "RetryPolicy",
+    "SecretStr",
+    "Snooze",
+    "Task",
+    "TaskContext",
+    "TaskFailed",
+    "TaskMessage",
+    "TaskState",
+    "Worker",
+    "WorkerConfig",
+    "__version__",
+]
+
+_HOMES = {
+    "AsyncResult": "chicory.result",
+    "BackendType": "chicory.types",
+    "BrokerType": "chicory.types",
+    "Chicory": "chicory.app",
+    "ChicoryConfig": "chicory.config",
+    "ChicoryError": "chicory.errors",
+    "DLQMessage": "chicory.types",
+    "DeliveryMode": "chicory.types",
+    "Failure": "chicory.types",
+    "GiveUp": "chicory.context",
+    "ResultTimeout": "chicory.errors",
+    "Retry": "chicory.context",
+    "RetryPolicy": "chicory.types",
+    "SecretStr": "chicory.secret",
+    "Snooze": "chicory.context",
+    "Task": "chicory.task",
+    "TaskContext": "chicory.context",
+    "TaskFailed": "chicory.errors",
+    "TaskMessage": "chicory.types",
+    "TaskState": "chicory.types",
+    "Worker": "chicory.worker.worker",
+    "WorkerConfig": "chicory.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'chicory' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,6 +38,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 # An integer of this many digits may exceed 64 bits, so a body that holds one is looked at closely.
 _LONG_NUMBER = re.compile(rb"[,:\[]\s*-?\d{19}")
+# So is one with a key that may be too long, or with a quote inside a string, where this pattern loses its way.
+_LONG_KEY = re.compile(rb'"[^"]{%d,}+":|\\"' % (MAX_KEY + 1))
 
 _encode = msgspec.json.Encoder().encode
 _decode_message = msgspec.json.Decoder(TaskMessage).decode
@@ -55,7 +57,7 @@ def pack(message: TaskMessage) -> bytes:
         raise PayloadError(f"task id {message.id[:80]!r} must be 1 to 200 printable ASCII characters without quotes")
     check_name(message.name)
     check_queue(message.queue)
-    if message.headers and sum(len(k) + len(v) for k, v in message.headers.items()) > MAX_HEADERS:
+    if message.headers and _headers_size(message) > MAX_HEADERS:
         raise PayloadError(f"the headers exceed {MAX_HEADERS} characters; keep large values in the arguments")
     budget = _Budget()
     args = [tag(value, "args", budget) for value in message.args]
@@ -83,6 +85,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             len(raw) > 2 * MAX_NODES
             or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
             or _LONG_NUMBER.search(raw)
+            or (len(raw) > MAX_KEY and _LONG_KEY.search(raw))
             or _canonical(message, message.args, message.kwargs) != raw
         ):
             _inspect(raw)
@@ -90,8 +93,12 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             return Undecodable(raw, "the id is not 1 to 200 printable ASCII characters")
         if not _NAME.fullmatch(message.name):
             return Undecodable(raw, "the task name has forbidden characters")
+        if not _QUEUE.fullmatch(message.queue):
+            return Undecodable(raw, "the queue name has forbidden characters")
         if message.retries < 0:
             return Undecodable(raw, "retries is negative")
+        if message.headers and _headers_size(message) > MAX_HEADERS:
+            return Undecodable(raw, f"the headers exceed {MAX_HEADERS} characters")
         if b'"$' in raw:
             message = attrs.evolve(
                 message,
@@ -194,7 +201,7 @@ def tag(value: Any, where: str, budget: _Budget, depth: int = 1, *, plain: bool 
     budget.left -= 1
     if budget.left < 0:
         raise PayloadError(f"{where}: more than {MAX_NODES} values; store the data elsewhere and pass where it is")
-    kind = type(value)
+    kind = cast("type[object]", type(value))
     if kind is str or kind is bool or value is None:
         return value
     if kind is int:
@@ -248,7 +255,7 @@ def _tag_other(value: Any, where: str, budget: _Budget, depth: int) -> Any:
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     "$datetime": datetime.fromisoformat,
     "$uuid": UUID,
-    "$decimal": Decimal,
+    "$decimal": lambda text: _finite(Decimal(text)),
     "$bytes": lambda text: base64.b64decode(text, validate=True),
     "$object": lambda inner: {key: untag(value) for key, value in inner.items()},
 }
@@ -271,6 +278,16 @@ def untag(value: Any) -> Any:
                     raise ValueError(f"{key} holds {inner!r:.40}") from error
         return {key: untag(item) for key, item in items.items()}
     return value
+
+
+def _finite(number: Decimal) -> Decimal:
+    if not number.is_finite():
+        raise ValueError(f"{number} is not a finite number")
+    return number
+
+
+def _headers_size(message: TaskMessage) -> int:
+    return sum(len(key) + len(value) for key, value in message.headers.items())
 
 
 def _inspect(raw: bytes) -> None:

@@ -6,12 +6,22 @@ to the next atomically, or in an order in which a crash can only repeat.
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from chicory.outcome import Outcome
 from chicory.types import DLQMessage, QueueSizes, TaskMessage, Undecodable
+
+if TYPE_CHECKING:
+    from chicory.backends.base import Backend
+
+
+# The roads a message may take, as `Broker.counters` names them.
+ROADS = (
+    *("published", "done", "failed", "dead", "retried", "released", "reclaimed"),
+    *("replayed", "deleted", "trimmed", "purged", "stale", "lost"),
+)
 
 
 @attrs.frozen
@@ -107,9 +117,15 @@ class Keeper(Protocol):
 class Broker(Protocol):
     """A place where messages wait.  Usable from any trio run; connects when first used."""
 
-    async def publish(
-        self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None
-    ) -> None:
+    def join(self, backend: "Backend") -> None:
+        """Store results in *backend*, which said that it joins; called once, before anything else.
+
+        From then on publishing marks tasks as pending, an id that the backend knows is not published again, and
+        settling stores the records in the same step.
+        """
+        ...
+
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
         """Return once the broker has *message*, ready or delayed.
 
         queue: instead of message.queue.  delay: seconds from now by the broker's clock, instead of message.eta.
@@ -122,9 +138,7 @@ class Broker(Protocol):
         """Publish all, in order and in as few round trips as will do; QueueFull says how many were taken."""
         ...
 
-    def consumer(
-        self, queues: Sequence[str], *, name: str, limit: int
-    ) -> AbstractAsyncContextManager[Consumer]:
+    def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AbstractAsyncContextManager[Consumer]:
         """Join as *name*, holding at most *limit* deliveries at a time."""
         ...
 
@@ -164,8 +178,8 @@ class Broker(Protocol):
         ...
 
     async def counters(self, queue: str = "default") -> dict[str, int]:
-        """How many messages ever took each road: published, done, failed, dead, retried, released, reclaimed, replayed,
-        deleted, purged, stale (settled too late, so not at all), lost.
+        """How many messages ever took each of ROADS.  Deleted and trimmed are dead letters forgotten by hand and by
+        `dlq_max_length`; stale was settled too late, so not at all; lost is what somebody else deleted.
 
         The books close: published + replayed = done + failed + dead + purged + ready + delayed + delivered + lost.
         """

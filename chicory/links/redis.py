@@ -282,10 +282,10 @@ async def _open_stream(address: Address) -> _Stream:
         try:
             sock.setblocking(False)
             sock.connect(address.path)
+            await trio.lowlevel.checkpoint()
         except BaseException:
             sock.close()
             raise
-        await trio.lowlevel.checkpoint()
         return _PlainStream(sock)
     stream = await trio.open_tcp_stream(address.host, address.port)
     _watch(stream.socket)

@@ -49,7 +49,7 @@ async def test_a_publisher_rides_over_a_restart(brokers, own_server):
 
 async def test_nobody_is_taken_for_dead_because_the_server_was_away(brokers, own_server):
     broker = brokers(own_server.url, claim_min_idle_ms=400)
-    async with broker.consumer(["default"], name="w", limit=1) as consumer, broker.keeper(["default"]) as keeper:
+    async with broker.consumer(["default"], name="w", limit=5) as consumer, broker.keeper(["default"]) as keeper:
         await broker.publish(TaskMessage(name="t"))
         (delivery,) = await consumer.receive(1)
         assert await keeper.reclaim() == 0
@@ -67,7 +67,7 @@ async def test_nobody_is_taken_for_dead_because_the_server_was_away(brokers, own
 
 async def test_who_stays_silent_after_the_servers_return_is_taken_for_dead_one_lease_later(brokers, own_server):
     broker = brokers(own_server.url, claim_min_idle_ms=300)
-    async with broker.keeper(["default"]) as keeper, broker.consumer(["default"], name="w", limit=1) as consumer:
+    async with broker.keeper(["default"]) as keeper, broker.consumer(["default"], name="w", limit=5) as consumer:
         await broker.publish(TaskMessage(name="t"))
         await consumer.receive(1)
         with trio.fail_after(10):
@@ -78,7 +78,7 @@ async def test_who_stays_silent_after_the_servers_return_is_taken_for_dead_one_l
 
 async def test_a_flushed_server_is_set_up_again_and_says_so(brokers, own_server, caplog):
     broker = brokers(own_server.url, block_ms=500)
-    async with broker.consumer(["default"], name="w", limit=1) as consumer:
+    async with broker.consumer(["default"], name="w", limit=5) as consumer:
         await broker.publish(TaskMessage(id="gone", name="t"))
         (gone,) = await consumer.receive(1)
         with own_server.client() as client:
@@ -96,7 +96,7 @@ async def test_a_flushed_server_is_set_up_again_and_says_so(brokers, own_server,
 
 async def test_forgotten_scripts_are_given_again(brokers, own_server):
     broker = brokers(own_server.url, max_priority=1, block_ms=500)
-    async with broker.consumer(["default"], name="w", limit=1) as consumer, broker.keeper(["default"]) as keeper:
+    async with broker.consumer(["default"], name="w", limit=5) as consumer, broker.keeper(["default"]) as keeper:
         with own_server.client() as client:
             for urgency in (0, 1):
                 client.script_flush()

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from chicory.backends.base import Backend
+from chicory.brokers.base import ROADS
 from chicory.brokers.redis.consumer import RedisConsumer
 from chicory.brokers.redis.deadletters import DeadLetters
 from chicory.brokers.redis.keeper import RedisKeeper
@@ -110,6 +111,7 @@ class RedisBroker:
             self._pool,
             [self._keys_of(queue) for queue in queues],
             name=name,
+            limit=limit,
             group=self.config.consumer_group,
             lease=self.config.claim_min_idle_ms / 1000,
             block_ms=self.config.block_ms,
@@ -194,7 +196,8 @@ class RedisBroker:
     async def counters(self, queue: str = "default") -> dict[str, int]:
         """See `Broker.counters`."""
         reply = await self._pool.call("HGETALL", self._keys_of(queue).counters)
-        return {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        counted = {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        return dict.fromkeys(ROADS, 0) | counted
 
     async def ping(self) -> str:
         """See `Broker.ping`."""

@@ -42,6 +42,7 @@ class RedisConsumer:
         queues: Sequence[Keys],
         *,
         name: str,
+        limit: int,
         group: str,
         lease: float,
         block_ms: int,
@@ -51,6 +52,7 @@ class RedisConsumer:
     ) -> None:
         self.name = name
         self.lease = lease
+        self._limit = limit
         self._pool = pool
         self._queues = queues
         self._group = group
@@ -74,6 +76,7 @@ class RedisConsumer:
         # Received and not yet settled; and read from the server but not yet received by anybody.
         self._owned: set[Receipt] = set()
         self._stash: list[Delivery] = []
+        self._settled = trio.Event()
         self._fetches = 0
         self._suspects: dict[Receipt, int] = {}
         self._clock_offset = time.time() - time.monotonic()
@@ -130,11 +133,14 @@ class RedisConsumer:
         """See `Consumer.receive`.  Raises BrokerUnavailable when the line breaks; calling again reconnects."""
         while True:
             connection = await self._ready_to_read()
+            while (room := min(limit, self._limit - len(self._owned), _MAX)) <= 0:
+                self._settled = trio.Event()
+                await self._settled.wait()
             if self._stash:
-                found, self._stash = self._stash[:limit], self._stash[limit:]
+                found, self._stash = self._stash[:room], self._stash[room:]
                 await trio.lowlevel.checkpoint_if_cancelled()
             else:
-                found = await self._read(connection, min(limit, _MAX))
+                found = await self._read(connection, room)
                 self._fetches += 1
             if found:
                 self._owned.update([delivery.receipt for delivery in found])
@@ -275,24 +281,25 @@ class RedisConsumer:
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery | None]:
         """See `Consumer.acknowledge`."""
-        answers = await self._settle([Item(d.receipt, d.queue, ("ack",), pending=True) for d in deliveries])
-        pairs = zip(deliveries, answers, strict=True)
+        answers = await self._settler.settle([Item(d.receipt, d.queue, ("ack",), pending=True) for d in deliveries])
+        pairs = list(zip(deliveries, answers, strict=True))
+        # What was acknowledged is still held: its run takes a place until it is settled.
+        self._let_go([delivery for delivery, held in pairs if not held])
         return [attrs.evolve(delivery, acked=True) if held else None for delivery, held in pairs]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """See `Consumer.settle`.  Raises BrokerUnavailable without an answer; repeating it finds out."""
         failed_at = datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return await self._settle(
-            [
-                Item(s.delivery.receipt, s.delivery.queue, encode(s, failed_at), not s.delivery.acked)
-                for s in settlements
-            ]
-        )
-
-    async def _settle(self, items: list[Item]) -> list[bool]:
+        items = [
+            Item(s.delivery.receipt, s.delivery.queue, encode(s, failed_at), not s.delivery.acked) for s in settlements
+        ]
         answers = await self._settler.settle(items)
-        self._owned.difference_update([item.receipt for item in items])
+        self._let_go([settlement.delivery for settlement in settlements])
         return answers
+
+    def _let_go(self, deliveries: list[Delivery]) -> None:
+        self._owned.difference_update([delivery.receipt for delivery in deliveries])
+        self._settled.set()
 
     # -- the lease
 

@@ -1,0 +1,191 @@
+"""MemoryBroker: publishing, dead letters and inspection."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+import attrs
+from trio.lowlevel import checkpoint
+
+from chicory.brokers.base import Consumer, Keeper
+from chicory.brokers.memory.consumer import MemoryConsumer
+from chicory.brokers.memory.keeper import MemoryKeeper
+from chicory.brokers.memory.places import Letter
+from chicory.brokers.memory.store import Lease, Limits, Records, Store
+from chicory.clock import unix_now
+from chicory.delay import check_delay
+from chicory.errors import QueueFull, UsageError
+from chicory.types import DLQMessage, QueueSizes, TaskMessage
+from chicory.wire import pack, unpack
+
+if TYPE_CHECKING:
+    from chicory.backends.base import Backend
+
+
+class MemoryBroker:
+    """A broker that keeps every promise but the one to outlive this object.
+
+    lease: seconds without a renewal after which a keeper may take a worker for dead.
+    max_stream_length: messages a queue may have ready or delivered before `publish` raises QueueFull; what is published
+        to be due later, retried, given back or replayed is let in.
+    dlq_max_length: dead letters a queue keeps; the oldest goes first.
+    max_priority: the highest priority there is (higher ones count as this); None: priorities are ignored.
+
+    Its clock is trio's, so under `MockClock` hours pass at once.  One trio run at a time may use it; what waits in it
+    is still there for the next.
+
+    Publishing an id again while its task is neither finished nor dead does nothing.  With a joined backend that holds
+    as long as the backend knows the task, so a repeat after `PublishUnknown` is safe however late it comes.
+    """
+
+    # What a result backend in the same process recognises this broker by.
+    in_process = True
+
+    def __init__(
+        self,
+        *,
+        lease: float = 30.0,
+        max_stream_length: int | None = None,
+        dlq_max_length: int | None = None,
+        max_priority: int | None = None,
+    ) -> None:
+        self._store = Store(
+            Limits(
+                lease=lease,
+                max_stream_length=max_stream_length,
+                dlq_max_length=dlq_max_length,
+                max_priority=max_priority,
+            )
+        )
+
+    def join(self, backend: "Backend") -> None:
+        """Store results in *backend*, which said that it joins, in one step with settling."""
+        self._store.records = cast("Records", backend)
+
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+        """See Broker."""
+        await checkpoint()
+        due = message.due if delay is None else unix_now() + check_delay(delay)
+        self._store.publish(*_packed(message, queue), due)
+        self._store.wake()
+
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+        """See Broker.  All are checked before the first is taken."""
+        await checkpoint()
+        taken = 0
+        try:
+            for message, raw in [_packed(message, queue) for message in messages]:
+                self._store.publish(message, raw, message.due)
+                taken += 1
+        except QueueFull as full:
+            raise QueueFull(full.queue, full.limit, taken) from None
+        finally:
+            self._store.wake()
+
+    @asynccontextmanager
+    async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[Consumer, None]:
+        """See Broker.  What is still held on leaving may be running, so it stays with the lease until that lapses."""
+        await checkpoint()
+        if name in self._store.leases:
+            raise UsageError(f"a consumer named {name!r} has joined already; every worker needs a name of its own")
+        places = {queue: self._store.places(queue) for queue in queues}
+        lease = self._store.leases[name] = Lease(name, unix_now() + self._store.limits.lease)
+        try:
+            yield MemoryConsumer(self._store, lease, places, limit)
+        finally:
+            self._store.end(lease)
+
+    def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Keeper]:
+        """See Broker."""
+        return self._keeper(queues)
+
+    @asynccontextmanager
+    async def _keeper(self, queues: Sequence[str]) -> AsyncGenerator[Keeper, None]:
+        await checkpoint()
+        yield MemoryKeeper(self._store, [self._store.places(queue) for queue in queues])
+
+    async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
+        """See Broker."""
+        await checkpoint()
+        letters = islice(self._store.places(queue).letters(start), count)
+        return [_dead_letter(letter_id, letter, queue) for letter_id, letter in letters]
+
+    async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
+        """See Broker."""
+        await checkpoint()
+        places = self._store.places(queue)
+        letter_id = places.find(message_id)
+        if letter_id is not None:
+            self._store.replay(places, letter_id, reset_retries=reset_retries)
+        return letter_id is not None
+
+    async def delete_from_dlq(self, message_id: str, queue: str = "default") -> bool:
+        """See Broker."""
+        await checkpoint()
+        places = self._store.places(queue)
+        letter_id = places.find(message_id)
+        if letter_id is not None:
+            places.delete(letter_id)
+        return letter_id is not None
+
+    async def purge_dlq(self, queue: str = "default") -> int:
+        """See Broker."""
+        await checkpoint()
+        places = self._store.places(queue)
+        letters = list(places.dead)
+        for letter_id in letters:
+            places.delete(letter_id)
+        return len(letters)
+
+    async def get_dlq_count(self, queue: str = "default") -> int:
+        """See Broker."""
+        await checkpoint()
+        return len(self._store.places(queue).dead)
+
+    async def get_queue_sizes(self, queue: str = "default") -> QueueSizes:
+        """See Broker."""
+        await checkpoint()
+        return self._store.places(queue).sizes
+
+    async def purge_queue(self, queue: str = "default") -> int:
+        """See Broker.  A joined backend forgets these tasks: they will never run."""
+        await checkpoint()
+        return self._store.purge(self._store.places(queue))
+
+    async def counters(self, queue: str = "default") -> dict[str, int]:
+        """See Broker."""
+        await checkpoint()
+        return dict(self._store.places(queue).books)
+
+    async def ping(self) -> str:
+        """See Broker."""
+        await checkpoint()
+        return "memory"
+
+    async def aclose(self) -> None:
+        """See Broker.  There is nothing to close."""
+        await checkpoint()
+
+
+def _packed(message: TaskMessage, queue: str | None) -> tuple[TaskMessage, bytes]:
+    if queue is not None and queue != message.queue:
+        message = attrs.evolve(message, queue=queue)
+    return message, pack(message)
+
+
+def _dead_letter(letter_id: str, letter: Letter, queue: str) -> DLQMessage:
+    message = unpack(letter.raw)
+    known = message if isinstance(message, TaskMessage) else None
+    return DLQMessage(
+        message_id=letter_id,
+        original_message=message,
+        failed_at=datetime.fromtimestamp(letter.failed_at, UTC),
+        error=str(letter.failure),
+        retry_count=known.retries if known else 0,
+        queue=queue,
+        task_id=known.id if known else "",
+        task_name=known.name if known else "",
+        traceback=letter.failure.traceback,
+    )

@@ -1,0 +1,41 @@
+"""Moves what time moves in a memory broker."""
+
+from collections.abc import Collection
+
+from trio.lowlevel import checkpoint
+
+from chicory.brokers.memory.places import Places
+from chicory.brokers.memory.store import Store
+from chicory.clock import unix_now
+
+
+class MemoryKeeper:
+    """See Keeper."""
+
+    def __init__(self, store: Store, queues: Collection[Places]) -> None:
+        self._store = store
+        self._queues = queues
+        self._seen = 0
+
+    async def promote(self, limit: int = 256) -> float | None:
+        await checkpoint()
+        now = unix_now()
+        if sum(places.promote(now, limit) for places in self._queues):
+            self._store.arrival.unpark_all()
+        # Remembered, so that a message that comes before `changed` is called still ends that wait.
+        self._seen = self._reschedules()
+        dues = [places.next_due for places in self._queues if places.next_due is not None]
+        return max(0.0, min(dues) - now) if dues else None
+
+    async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
+        await checkpoint()
+        return self._store.reclaim(self._queues, limit, dead, why)
+
+    async def changed(self) -> None:
+        await checkpoint()
+        while self._seen == self._reschedules():
+            await self._store.rescheduled.park()
+        self._seen = self._reschedules()
+
+    def _reschedules(self) -> int:
+        return sum(places.reschedules for places in self._queues)

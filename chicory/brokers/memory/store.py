@@ -1,0 +1,243 @@
+"""All queues of a memory broker and who holds what.  No method waits, so each is one step to everybody else."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from itertools import count as counting
+from typing import Protocol, assert_never
+
+import attrs
+from trio.lowlevel import ParkingLot
+
+from chicory.brokers.base import Delivery, Settlement
+from chicory.brokers.memory.places import Entry, Letter, Places
+from chicory.clock import unix_now
+from chicory.delay import bounded
+from chicory.errors import QueueFull
+from chicory.outcome import Dead, Done, Failed, Release, RetryIn
+from chicory.types import TaskMessage
+from chicory.wire import check_queue, pack, unpack
+
+
+class Records(Protocol):
+    """The joined backend: it keeps records without waiting, so that settling and storing are one step."""
+
+    def knows(self, task_id: str) -> bool:
+        """Whether a task of this id was published and is not forgotten."""
+        ...
+
+    def begin(self, task_id: str) -> None:
+        """Note the task as pending, whatever was known of it."""
+        ...
+
+    def keep(self, task_id: str, record: bytes) -> None:
+        """Store a packed record, unless the one there is further on."""
+        ...
+
+    def forget(self, task_id: str) -> None:
+        """The task will never run."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """The broker's settings; MemoryBroker says what they mean."""
+
+    lease: float
+    max_stream_length: int | None
+    dlq_max_length: int | None
+    max_priority: int | None
+
+
+@attrs.define(eq=False)
+class Lease:
+    """What one consumer holds, by receipt.  *lost* is for good: nothing is handed to it and nothing taken from it."""
+
+    name: str
+    expires: float
+    held: dict[int, tuple[str, Places]] = attrs.field(factory=dict[int, tuple[str, Places]])
+    lost: bool = False
+
+
+class Store:
+    """The state of one memory broker."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.leases: dict[str, Lease] = {}
+        self.records: Records | None = None
+        # Where consumers wait for something to receive, and keepers for something to be due earlier.
+        self.arrival = ParkingLot()
+        self.rescheduled = ParkingLot()
+        self._queues: defaultdict[str, Places] = defaultdict(Places)
+        self._unfinished: Counter[str] = Counter()
+        self._numbers = counting(1)
+
+    def places(self, queue: str) -> Places:
+        """The queue of this name, made when it is first asked for."""
+        return self._queues[check_queue(queue)]
+
+    def publish(self, message: TaskMessage, raw: bytes, due: float | None) -> bool:
+        """Take *message* in; False when it is here already.  Raises QueueFull."""
+        results = None if message.ignore_result else self.records
+        if message.id in self._unfinished or (results is not None and results.knows(message.id)):
+            return False
+        places = self._queues[message.queue]
+        limit = self.limits.max_stream_length
+        delayed = due is not None and due > unix_now()
+        if limit is not None and not delayed and places.length >= limit:
+            raise QueueFull(message.queue, limit)
+        places.publish(self._entry(message, raw), due if delayed else None)
+        self._unfinished[message.id] += 1
+        if results is not None:
+            results.begin(message.id)
+        return True
+
+    def deliver(self, lease: Lease, queues: Mapping[str, Places], limit: int) -> list[Delivery]:
+        """At most *limit* deliveries into the hands of *lease*: highest priority first, then the oldest."""
+        taken: list[Delivery] = []
+        while len(taken) < limit:
+            heads = [(places.next_turn, queue) for queue, places in queues.items() if places.next_turn is not None]
+            if not heads:
+                break
+            _, queue = min(heads)
+            receipt = next(self._numbers)
+            entry = queues[queue].take(receipt)
+            lease.held[receipt] = (queue, queues[queue])
+            taken.append(as_delivery(entry, queue, receipt))
+        return taken
+
+    def acknowledge(self, lease: Lease, delivery: Delivery) -> bool:
+        """Let a delivery go before its run; False when *lease* does not hold it."""
+        entry = self._let_go(lease, delivery)
+        if entry is not None:
+            self._leave(entry.task_id)
+        return entry is not None
+
+    def settle(self, lease: Lease, settlement: Settlement) -> bool:
+        """Carry one outcome out, and store its record; False when *lease* does not hold the delivery."""
+        delivery = settlement.delivery
+        entry = None
+        if not delivery.acked:
+            entry = self._let_go(lease, delivery)
+            if entry is None:
+                return False
+        self._carry_out(settlement, entry)
+        if settlement.record is not None and self.records is not None and isinstance(delivery.message, TaskMessage):
+            self.records.keep(delivery.message.id, settlement.record)
+        return True
+
+    def reclaim(self, queues: Collection[Places], limit: int, dead: str | None, why: str) -> int:
+        """Take at most *limit* deliveries of dead consumers back into *queues*."""
+        now = unix_now()
+        taken = 0
+        for lease in list(self.leases.values()):
+            if not (lease.lost or lease.name == dead or lease.expires <= now):
+                continue
+            lease.lost = True
+            cause = why if lease.name == dead and why else f"the lease of {lease.name} was not renewed"
+            ours = [receipt for receipt, (_, places) in lease.held.items() if places in queues]
+            for receipt in ours[: limit - taken]:
+                _, places = lease.held.pop(receipt)
+                places.put_back(places.let_go(receipt), "reclaimed", charged=True, cause=cause)
+                taken += 1
+            self.end(lease)
+        # Also when nothing was taken: a lost consumer that waits has to be told.
+        self.arrival.unpark_all()
+        return taken
+
+    def end(self, lease: Lease) -> None:
+        """Forget a lease that holds nothing; one that still does waits for a keeper."""
+        if not lease.held:
+            self.leases.pop(lease.name, None)
+
+    def replay(self, places: Places, letter_id: str, *, reset_retries: bool) -> None:
+        """Put a dead letter back.  The task starts anew: its failure is no longer its result."""
+        raw = places.dead[letter_id].raw
+        message = unpack(raw)
+        if isinstance(message, TaskMessage):
+            again = self._entry(attrs.evolve(message, retries=0) if reset_retries else message)
+            self._unfinished[message.id] += 1
+            if self.records is not None and not message.ignore_result:
+                self.records.begin(message.id)
+        else:
+            again = Entry(task_id="", raw=raw, turn=next(self._numbers))
+        places.replay(letter_id, again)
+        self.wake()
+
+    def purge(self, places: Places) -> int:
+        """Forget what is ready or delayed, and that its results were ever expected."""
+        gone = places.purge()
+        for entry in gone:
+            self._leave(entry.task_id)
+            if self.records is not None:
+                self.records.forget(entry.task_id)
+        return len(gone)
+
+    def wake(self) -> None:
+        """Tell everybody who waits to look again."""
+        self.arrival.unpark_all()
+        self.rescheduled.unpark_all()
+
+    def _entry(self, message: TaskMessage, raw: bytes | None = None) -> Entry:
+        highest = self.limits.max_priority
+        return Entry(
+            task_id=message.id,
+            raw=pack(message) if raw is None else raw,
+            turn=next(self._numbers),
+            priority=0 if highest is None else min(max(message.priority or 0, 0), highest),
+        )
+
+    def _let_go(self, lease: Lease, delivery: Delivery) -> Entry | None:
+        held = lease.held.pop(delivery.receipt, None)
+        if held is None:
+            # Somebody else holds this message now, or nobody does: a late result must not count twice.
+            self._queues[delivery.queue].books["stale"] += 1
+            return None
+        _, places = held
+        return places.let_go(delivery.receipt)
+
+    def _carry_out(self, settlement: Settlement, entry: Entry | None) -> None:
+        """*entry* is None when the delivery was acknowledged before its run: then it can end, but not come back."""
+        delivery = settlement.delivery
+        places = self._queues[delivery.queue]
+        match settlement.outcome:
+            case Done():
+                places.finish("done")
+            case Failed():
+                places.finish("failed")
+            case Dead(failure):
+                letter_id = f"{next(self._numbers):020d}"
+                letter = Letter(_raw(delivery), _task_id(delivery), failure, unix_now())
+                places.bury(letter_id, letter, limit=self.limits.dlq_max_length)
+            case RetryIn(delay, message):
+                assert entry is not None, "a delivery that was acknowledged cannot be retried"
+                wait = bounded(delay)
+                places.retry(self._entry(message), unix_now() + wait if wait else None)
+                return
+            case Release(why, charged):
+                assert entry is not None, "a delivery that was acknowledged cannot be given back"
+                places.put_back(entry, "released", charged=charged, cause=why)
+                return
+            case _:
+                assert_never(settlement.outcome)
+        if entry is not None:
+            self._leave(entry.task_id)
+
+    def _leave(self, task_id: str) -> None:
+        """One message of this task is finished, dead or gone; a replay next to a repeat makes two."""
+        self._unfinished[task_id] -= 1
+        if self._unfinished[task_id] <= 0:
+            del self._unfinished[task_id]
+
+
+def _raw(delivery: Delivery) -> bytes:
+    return pack(delivery.message) if isinstance(delivery.message, TaskMessage) else delivery.message.raw
+
+
+def _task_id(delivery: Delivery) -> str:
+    return delivery.message.id if isinstance(delivery.message, TaskMessage) else ""
+
+
+def as_delivery(entry: Entry, queue: str, receipt: int) -> Delivery:
+    """*entry* as its holder sees it: values of its own, because a task may change its arguments."""
+    return Delivery(unpack(entry.raw), queue, receipt, entry.count, cause=entry.cause)

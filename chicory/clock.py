@@ -1,0 +1,22 @@
+"""Unix seconds by the clock of the trio run: steady while the run lasts, and virtual where the run's clock is."""
+
+import time
+
+import trio
+from trio.lowlevel import RunVar
+
+_epoch: RunVar[float] = RunVar("chicory_epoch")
+
+
+def unix_now() -> float:
+    """Seconds since the epoch, as trio's clock counts them.
+
+    The wall clock is read once in each run, so everything in a run agrees, nobody's correction of the host's clock
+    moves a due time, and a test on `MockClock` can wait for years.
+    """
+    try:
+        epoch = _epoch.get()
+    except LookupError:
+        epoch = time.time() - trio.current_time()
+        _epoch.set(epoch)
+    return epoch + trio.current_time()

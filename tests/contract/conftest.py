@@ -1,0 +1,63 @@
+"""Every test that asks for `broker` or `make` runs on every broker, and its books have to close at the end (M13)."""
+
+from functools import partial
+
+import pytest
+import trio
+
+from tests.contract.harness import MemoryHarness, RedisHarness, imbalance
+from tests.servers import embedded_server, redis_server
+
+__all__ = ["embedded_server", "redis_server"]
+
+# The queues that tests use: after each, the books of all of them are asked to close.
+QUEUES = ("default", "other")
+
+
+@pytest.fixture(params=["memory", "redis", "embedded"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def harness_type(kind, request):
+    """Makes a harness out of lease, result_ttl, joined, max_stream_length, dlq_max_length and max_priority."""
+    if kind == "memory":
+        return MemoryHarness
+    return partial(RedisHarness, request.getfixturevalue(f"{kind}_server"))
+
+
+@pytest.fixture
+async def make(harness_type):
+    """Makes a broker with its backend, fresh and alone."""
+    made = []
+
+    def new(**settings):
+        made.append(harness_type(**settings))
+        return made[-1]
+
+    yield new
+    with trio.CancelScope(shield=True), trio.fail_after(10):
+        try:
+            for harness in made:
+                for queue in QUEUES:
+                    assert await imbalance(harness.broker, queue) == 0, f"the books of {queue} do not close"
+        finally:
+            for harness in made:
+                await harness.broker.aclose()
+                await harness.backend.aclose()
+
+
+@pytest.fixture
+def harness(make):
+    return make()
+
+
+@pytest.fixture
+def broker(harness):
+    return harness.broker
+
+
+@pytest.fixture
+def backend(harness):
+    return harness.backend

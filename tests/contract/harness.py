@@ -1,0 +1,175 @@
+"""What the contract suite needs of a broker beyond its protocol: to be made, and to be interfered with."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, Protocol
+
+import trio
+
+from chicory.backends.base import Backend
+from chicory.brokers.base import Broker, Consumer, Delivery, Settlement
+from chicory.ids import new_id
+from chicory.outcome import Dead, Done, Failed, Outcome, Release, RetryIn
+from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
+from chicory.wire import pack_record
+from tests.servers import Server
+
+OOPS = Failure("ValueError", "oops", "Traceback: ...")
+_names = (f"host:boot:sup:slot:{number}" for number in count(1))
+
+
+class Harness(Protocol):
+    """One broker with its backend, alone with its queues."""
+
+    broker: Broker
+    backend: Backend
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        """Put *raw* into the queue as a foreign program would."""
+        ...
+
+
+class MemoryHarness:
+    def __init__(self, *, lease: float = 30.0, result_ttl: float = 86400, joined: bool = True, **limits: Any) -> None:
+        from chicory.backends.memory import MemoryBackend
+        from chicory.brokers.memory import MemoryBroker
+
+        self.broker = MemoryBroker(lease=lease, **limits)
+        self.backend = MemoryBackend(result_ttl=result_ttl)
+        _join(self, joined)
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        from chicory.brokers.memory.places import Entry
+
+        store = self.broker._store
+        store.places(queue).publish(Entry(task_id="", raw=raw, turn=next(store._numbers)), None)
+        store.wake()
+
+
+class RedisHarness:
+    def __init__(
+        self, server: Server, *, lease: float = 30.0, result_ttl: float = 86400, joined: bool = True, **limits: Any
+    ) -> None:
+        from chicory.backends.redis import RedisBackend
+        from chicory.brokers.redis import RedisBroker
+        from chicory.config import RedisBackendConfig, RedisBrokerConfig
+
+        self.server = server
+        self.prefix = f"t{new_id()}"
+        url = limits.pop("url", server.url)
+        self.broker = RedisBroker(
+            RedisBrokerConfig(url=url, key_prefix=self.prefix, claim_min_idle_ms=int(lease * 1000), **limits)
+        )
+        self.backend = RedisBackend(RedisBackendConfig(url=url, key_prefix=self.prefix, result_ttl=int(result_ttl)))
+        _join(self, joined)
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        with self.server.client() as client:
+            client.xadd(f"{self.prefix}:stream:{queue}", {"data": raw, "task_id": "x"})
+            # As the publisher of a foreign program is expected to keep the books too.
+            client.hincrby(f"{self.prefix}:counters:{queue}", "published", 1)
+
+
+def _join(harness: Harness, joined: bool) -> None:
+    if joined:
+        assert harness.backend.joins(harness.broker)
+        harness.broker.join(harness.backend)
+
+
+def message(name: str = "work", **fields: Any) -> TaskMessage:
+    return TaskMessage(name=name, **fields)
+
+
+def unique_name() -> str:
+    """A consumer's name; none is ever used twice."""
+    return next(_names)
+
+
+@asynccontextmanager
+async def worker(broker: Broker, *queues: str, limit: int = 1000, name: str = ""):
+    async with broker.consumer(queues or ("default",), name=name or unique_name(), limit=limit) as consumer:
+        yield consumer
+
+
+async def receive(consumer: Consumer, count: int) -> list[Delivery]:
+    """Exactly *count* deliveries, however many calls that takes."""
+    found: list[Delivery] = []
+    with trio.fail_after(10):
+        while len(found) < count:
+            found += await consumer.receive(count - len(found))
+    return found
+
+
+async def nothing_comes(consumer: Consumer, within: float = 0.1) -> bool:
+    """Whether the consumer has nothing to receive; what does come is given back."""
+    with trio.move_on_after(within):
+        found = await consumer.receive(10)
+        await settle(consumer, found, Release("unexpected"))
+        return False
+    return True
+
+
+async def settle(consumer: Consumer, deliveries: Sequence[Delivery], outcome: Outcome) -> list[bool]:
+    """Settle all with one outcome, and the record that goes with it."""
+    return list(await consumer.settle([Settlement(one, outcome, record(outcome)) for one in deliveries]))
+
+
+async def finish_all(broker: Broker, *queues: str, expected: int) -> list[Delivery]:
+    """Receive and finish *expected* messages in a new worker; what has been given to others comes later."""
+    async with worker(broker, *queues) as consumer:
+        found = await receive(consumer, expected)
+        assert all(await settle(consumer, found, Done(None)))
+        return found
+
+
+def record(outcome: Outcome) -> bytes | None:
+    match outcome:
+        case Done(value):
+            return pack_record(ResultRecord(TaskState.SUCCESS, value=value))
+        case Failed(failure) | Dead(failure):
+            return pack_record(ResultRecord(TaskState.FAILURE, failure=failure))
+        case RetryIn(_, message, failure):
+            return pack_record(ResultRecord(TaskState.RETRYING, failure=failure, retries=message.retries))
+        case Release():
+            return None
+
+
+async def bury(broker: Broker, *messages: TaskMessage, queue: str = "default") -> None:
+    """Publish and fail *messages*, one after the other, until they are dead letters."""
+    async with worker(broker, queue) as consumer:
+        for one in messages:
+            await broker.publish(one, queue)
+            assert await settle(consumer, await receive(consumer, 1), Dead(OOPS)) == [True]
+
+
+async def promoted(broker: Broker, queue: str = "default") -> float | None:
+    """Promote what is due; returns the seconds until the next."""
+    async with broker.keeper([queue]) as keeper:
+        return await keeper.promote()
+
+
+async def taken_back(broker: Broker, count: int, queue: str = "default", *, dead: str | None = None) -> None:
+    """Reclaim until *count* deliveries have come back: a keeper may wait a lease before it trusts a silence."""
+    async with broker.keeper([queue]) as keeper:
+        with trio.fail_after(10):
+            while count > 0:
+                got = await keeper.reclaim(dead=dead, why="it was killed" if dead else "")
+                count -= got
+                if not got:
+                    await trio.sleep(0.02)
+    assert count == 0
+
+
+async def books(broker: Broker, queue: str = "default") -> Counter[str]:
+    """How many messages took each road; 0 for a road that the broker does not name."""
+    return Counter(await broker.counters(queue))
+
+
+async def imbalance(broker: Broker, queue: str) -> int:
+    """What the books of *queue* are out by; 0 when they close."""
+    totals = await books(broker, queue)
+    sizes = await broker.get_queue_sizes(queue)
+    ended = sum(totals[road] for road in ("done", "failed", "dead", "purged", "lost"))
+    return totals["published"] + totals["replayed"] - ended - sizes.ready - sizes.delayed - sizes.delivered

@@ -1,0 +1,198 @@
+"""Results: stored with the settling, pushed to who waits, and only ever moving forward (M12)."""
+
+import attrs
+import pytest
+import trio
+
+from chicory.backends.base import StoredRecord
+from chicory.brokers.base import Settlement
+from chicory.ids import new_id
+from chicory.outcome import Done, Failed, RetryIn
+from chicory.types import Failure, ResultRecord, TaskState
+from chicory.wire import pack_record
+from tests.contract.harness import OOPS, message, receive, settle, worker
+
+
+def stored(task_id, state, **fields):
+    return StoredRecord(task_id, pack_record(ResultRecord(state, **fields)))
+
+
+async def run(broker, outcome, **fields):
+    """Publish one message and end it; returns its id."""
+    one = message(**fields)
+    await broker.publish(one)
+    async with worker(broker) as consumer:
+        assert await settle(consumer, await receive(consumer, 1), outcome) == [True]
+    return one.id
+
+
+async def test_m12_unknown_pending_retrying_and_finished_are_different_answers(broker, backend):
+    one = message()
+    assert (await backend.fetch(one.id)).state is TaskState.UNKNOWN
+
+    await broker.publish(one)
+    assert (await backend.fetch(one.id)).state is TaskState.PENDING
+
+    async with worker(broker) as consumer:
+        again = RetryIn(0, attrs.evolve(one, retries=1), OOPS)
+        await settle(consumer, await receive(consumer, 1), again)
+        retrying = await backend.fetch(one.id)
+        assert (retrying.state, retrying.failure, retrying.retries) == (TaskState.RETRYING, OOPS, 1)
+
+        await settle(consumer, await receive(consumer, 1), Done({"answer": [42, b"raw"]}))
+
+    done = await backend.fetch(one.id)
+    assert (done.state, done.value) == (TaskState.SUCCESS, {"answer": [42, b"raw"]})
+
+
+async def test_m12_a_failure_is_kept_as_text(broker, backend):
+    failure = Failure("SomeError", "it broke: é \x00", "Traceback\n  line")
+
+    task_id = await run(broker, Failed(failure))
+
+    kept = await backend.fetch(task_id)
+    assert (kept.state, kept.failure) == (TaskState.FAILURE, failure)
+
+
+async def test_m12_a_result_expires_and_says_so(make):
+    harness = make(result_ttl=1)
+    task_id = await run(harness.broker, Done(1))
+    assert (await harness.backend.fetch(task_id)).state is TaskState.SUCCESS
+
+    with trio.fail_after(5):
+        while (record := await harness.backend.fetch(task_id)).state is TaskState.SUCCESS:
+            await trio.sleep(0.05)
+
+    assert record.state is TaskState.EXPIRED
+    assert (await harness.backend.wait(task_id)).state is TaskState.EXPIRED
+
+
+async def test_m10_what_is_unfinished_does_not_expire(make):
+    harness = make(result_ttl=1)
+    one = message()
+    await harness.broker.publish(one)
+
+    await trio.sleep(1.2)
+
+    assert (await harness.backend.fetch(one.id)).state is TaskState.PENDING
+
+
+async def test_m12_a_finished_record_is_never_overwritten(backend):
+    task_id = new_id()
+    await backend.store([stored(task_id, TaskState.SUCCESS, value=1)])
+
+    await backend.store([stored(task_id, TaskState.FAILURE, failure=OOPS)])
+    await backend.store([stored(task_id, TaskState.RETRYING)])
+    await backend.expect([task_id])
+
+    assert await backend.fetch(task_id) == ResultRecord(TaskState.SUCCESS, value=1)
+
+
+async def test_m12_expecting_never_moves_a_task_backwards(backend):
+    task_id = new_id()
+
+    await backend.expect([task_id])
+    assert (await backend.fetch(task_id)).state is TaskState.PENDING
+
+    await backend.store([stored(task_id, TaskState.RETRYING, retries=1)])
+    await backend.expect([task_id])
+    assert (await backend.fetch(task_id)).state is TaskState.RETRYING
+
+
+async def test_a_waiter_is_told_at_once(broker, backend):
+    one = message()
+    await broker.publish(one)
+    got = []
+
+    async def wait():
+        got.append(await backend.wait(one.id))
+
+    async with worker(broker) as consumer, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(wait)
+        deliveries = await receive(consumer, 1)
+        await trio.sleep(0.05)
+        assert got == []
+        began = trio.current_time()
+        await settle(consumer, deliveries, Done("here"))
+        with trio.fail_after(5):
+            while len(got) < 3:
+                await trio.sleep(0.005)
+        # By push: a poll would take its period.
+        assert trio.current_time() - began < 1
+
+    assert [record.value for record in got] == ["here"] * 3
+
+
+async def test_waiting_for_what_is_finished_or_unknown_returns_at_once(broker, backend):
+    task_id = await run(broker, Done(5))
+
+    with trio.fail_after(5):
+        assert (await backend.wait(task_id)).value == 5
+        assert (await backend.wait(new_id())).state is TaskState.UNKNOWN
+
+
+async def test_a_waiter_that_gave_up_disturbs_nobody(broker, backend):
+    one = message()
+    await broker.publish(one)
+
+    with trio.move_on_after(0.05):
+        await backend.wait(one.id)
+    got = []
+    async with worker(broker) as consumer, trio.open_nursery() as nursery:
+
+        async def wait():
+            got.append(await backend.wait(one.id))
+
+        nursery.start_soon(wait)
+        with trio.move_on_after(0.05):
+            await backend.wait(one.id)
+        await settle(consumer, await receive(consumer, 1), Done(1))
+
+    assert [record.value for record in got] == [1]
+
+
+async def test_waiting_for_a_result_that_comes_between_looking_and_listening(broker, backend):
+    """However the two interleave: the result of each is found."""
+    async with worker(broker) as consumer, trio.open_nursery() as nursery:
+        for _ in range(30):
+            one = message()
+            await broker.publish(one)
+            nursery.start_soon(backend.wait, one.id)
+            await settle(consumer, await receive(consumer, 1), Done(None))
+        with trio.fail_after(5):
+            while nursery.child_tasks:
+                await trio.sleep(0.005)
+
+
+async def test_a_task_whose_result_nobody_wants_leaves_no_trace(broker, backend):
+    one = message(ignore_result=True)
+    await broker.publish(one)
+    assert (await backend.fetch(one.id)).state is TaskState.UNKNOWN
+
+    async with worker(broker) as consumer:
+        (delivery,) = await receive(consumer, 1)
+        assert delivery.message.ignore_result
+        assert await consumer.settle([Settlement(delivery, Done(None))]) == [True]
+    assert (await backend.fetch(one.id)).state is TaskState.UNKNOWN
+
+
+@pytest.mark.parametrize("value", [None, 0, False, "", [], {"$tag": 1}, {"$bytes": "x"}, 2**63 - 1, "é\x00"])
+async def test_a_value_comes_back_as_it_was(broker, backend, value):
+    task_id = await run(broker, Done(value))
+
+    assert (await backend.fetch(task_id)).value == value
+
+
+async def test_a_backend_of_its_own_stores_what_the_worker_gives_it(make):
+    harness = make(joined=False)
+    one = message()
+    await harness.backend.expect([one.id])
+    await harness.broker.publish(one)
+
+    async with worker(harness.broker) as consumer:
+        deliveries = await receive(consumer, 1)
+        await harness.backend.store([stored(one.id, TaskState.SUCCESS, value=3)])
+        await settle(consumer, deliveries, Done(3))
+
+    assert (await harness.backend.wait(one.id)).value == 3
