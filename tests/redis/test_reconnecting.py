@@ -110,7 +110,7 @@ async def test_forgotten_scripts_are_given_again(brokers, own_server):
 
 
 async def test_a_cancelled_receive_strands_nothing(direct):
-    async with direct.consumer(["default"], name="w", limit=5) as consumer:
+    async with direct.consumer(["default"], name="w", limit=100) as consumer:
         seen = set()
         for number in range(60):
             async with trio.open_nursery() as nursery:
