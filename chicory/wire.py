@@ -38,8 +38,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 # An integer of this many digits may exceed 64 bits, so a body that holds one is looked at closely.
 _LONG_NUMBER = re.compile(rb"[,:\[]\s*-?\d{19}")
-# So is one with a key that may be too long, or with a quote inside a string, where this pattern loses its way.
-_LONG_KEY = re.compile(rb'"[^"]{%d,}+":|\\"' % (MAX_KEY + 1))
+# So is one with a key that may be too long, or with a quote inside a string, where this pattern would lose its way.
+_LONG_KEY = re.compile(rb'"[^"]{%d,}+":' % (MAX_KEY + 1))
 
 _encode = msgspec.json.Encoder().encode
 _decode_message = msgspec.json.Decoder(TaskMessage).decode
@@ -85,7 +85,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             len(raw) > 2 * MAX_NODES
             or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
             or _LONG_NUMBER.search(raw)
-            or (len(raw) > MAX_KEY and _LONG_KEY.search(raw))
+            or (len(raw) > MAX_KEY and (b'\\"' in raw or _LONG_KEY.search(raw)))
             or _canonical(message, message.args, message.kwargs) != raw
         ):
             _inspect(raw)

@@ -180,8 +180,9 @@ async def test_a_delayed_or_retried_message_keeps_its_priority(make):
     await broker.publish(urgent)
 
     async with worker(broker) as consumer:
-        await settle(consumer, await receive(consumer, 1), RetryIn(0.05, attrs.evolve(urgent, retries=1), OOPS))
+        deliveries = await receive(consumer, 1)
         await broker.publish_many([message(), message()])
+        await settle(consumer, deliveries, RetryIn(0.05, attrs.evolve(urgent, retries=1), OOPS))
         await trio.sleep(0.06)
         await promoted(broker)
         found = []

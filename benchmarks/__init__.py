@@ -1,0 +1,1 @@
+"""How fast and how small Chicory is, beside a bare loop that does the same Redis commands in the same run."""

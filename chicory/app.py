@@ -1,0 +1,279 @@
+"""Chicory: the tasks of an application, and the broker and backend they go through."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
+
+from chicory.config import ChicoryConfig, RedisBrokerConfig, evolve, load_config
+from chicory.context import TaskContext
+from chicory.drivers import check_url, open_backend, open_broker
+from chicory.errors import DuplicateTaskError, TaskNotFoundError, UsageError
+from chicory.result import AsyncResult
+from chicory.secret import SecretStr
+from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name
+from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage
+
+if TYPE_CHECKING:
+    from chicory.backends.base import Backend
+    from chicory.brokers.base import Broker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskDecorator(Protocol):
+    """What `@app.task(...)` with options returns."""
+
+    # A checker sees that a coroutine is a value too; the first overload that fits is the one meant.
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+class _StoresResults(Protocol):
+    """A broker that can store results in one step with settling."""
+
+    def join(self, backend: "Backend") -> None: ...
+
+
+@final
+class Chicory:
+    """An application.
+
+    broker: a type, a URL (`redis://`, `rediss://`, `unix://`) or a broker object; None is what the settings say, and
+        where they say nothing the embedded broker.
+    backend: the same for results; None is what goes with the broker.
+    config: settings given in code; they win over the environment and the file.
+    delivery_mode, retry_policy: for the tasks that do not say otherwise.
+
+    Nothing is read or connected before it is needed.
+    """
+
+    def __init__(
+        self,
+        broker: "BrokerType | str | Broker | None" = None,
+        backend: "BackendType | str | Backend | None" = None,
+        config: ChicoryConfig | None = None,
+        delivery_mode: DeliveryMode = DeliveryMode.AT_LEAST_ONCE,
+        *,
+        retry_policy: RetryPolicy | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.name = name
+        self.delivery_mode = DeliveryMode(delivery_mode)
+        self.retry_policy = retry_policy or RetryPolicy()
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self._said = _with_backend(_with_broker(config or ChicoryConfig(), broker), backend)
+        self._given_broker = None if broker is None or isinstance(broker, BrokerType | str) else broker
+        self._given_backend = None if backend is None or isinstance(backend, BackendType | str) else backend
+        self._config: ChicoryConfig | None = None
+        self._ends: tuple[Broker, Backend | None, bool] | None = None
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """The registered tasks by name."""
+        return MappingProxyType(self._tasks)
+
+    @property
+    def config(self) -> ChicoryConfig:
+        """The settings, from file, environment and code; read once, when first asked for."""
+        if self._config is None:
+            self._config = load_config(code=self._said)
+        return self._config
+
+    def configure(self, file: Path | str | None = None, flags: Mapping[str, object] | None = None) -> None:
+        """Read the settings now, from *file* and with *flags* (by dotted name) on top; for command lines."""
+        if self._ends is not None:
+            raise UsageError("the settings are read when the broker is first used; configure the app before that")
+        self._config = load_config(file, code=self._said, flags=flags)
+
+    @property
+    def broker(self) -> "Broker":
+        """Where messages wait."""
+        return self._connectable()[0]
+
+    @property
+    def backend(self) -> "Backend | None":
+        """Where results are kept; None when none are."""
+        return self._connectable()[1]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the broker itself stores results, in one step with settling."""
+        return self._connectable()[2]
+
+    def find(self, name: str) -> Task[..., Any]:
+        """The task called *name*; raises TaskNotFoundError with the nearest one."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            raise TaskNotFoundError(name, known=self._tasks) from None
+
+    def result(self, task_id: str) -> AsyncResult[Any]:
+        """What became of a task whose id is known from elsewhere."""
+        return AsyncResult(task_id, self.backend)
+
+    def result_of(self, message: TaskMessage) -> AsyncResult[Any]:
+        """What becomes of *message*."""
+        if message.ignore_result:
+            return AsyncResult(message.id, None, why_none=f"{message.name} was sent with ignore_result=True")
+        return AsyncResult(message.id, self.backend)
+
+    async def publish(self, message: TaskMessage, *, delay: float | None = None) -> None:
+        """Publish *message* and note that its result is awaited."""
+        broker, backend, joined = self._connectable()
+        # A joined broker notes it itself.  Noted first: a task may be finished before publish() returns.
+        if backend is not None and not joined and not message.ignore_result:
+            await backend.expect([message.id])
+        await broker.publish(message, delay=delay)
+
+    async def publish_many(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
+        """Publish all, in order and in few round trips: `await app.publish_many([task.message(n) for n in ...])`."""
+        broker, backend, joined = self._connectable()
+        awaited = [message.id for message in messages if not message.ignore_result]
+        if backend is not None and not joined and awaited:
+            await backend.expect(awaited)
+        await broker.publish_many(messages)
+        return [self.result_of(message) for message in messages]
+
+    async def aclose(self) -> None:
+        """Close the connections of this trio run; `async with app:` does it at the end."""
+        if self._ends is None:
+            return
+        broker, backend, _ = self._ends
+        try:
+            await broker.aclose()
+        finally:
+            if backend is not None:
+                await backend.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @overload
+    def task(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry_policy: RetryPolicy | None = None,
+        delivery_mode: DeliveryMode | None = None,
+        timeout: float | None = None,
+        expires: float | timedelta | None = None,
+        priority: int | None = None,
+        ignore_result: bool = False,
+        give_up_on: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> TaskDecorator: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry_policy: RetryPolicy | None = None,
+        delivery_mode: DeliveryMode | None = None,
+        timeout: float | None = None,
+        expires: float | timedelta | None = None,
+        priority: int | None = None,
+        ignore_result: bool = False,
+        give_up_on: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> Any:
+        """Register a function as a task: `@app.task`, `@app.task()` or `@app.task(timeout=30, ...)`.
+
+        The name is `module.function` unless given; it is what messages carry, so a task that moves keeps its messages
+        only if it keeps its name.  The other options are those of `TaskSettings`.
+        """
+        settings = TaskSettings(
+            queue=queue,
+            retry_policy=retry_policy,
+            delivery_mode=delivery_mode,
+            timeout=timeout,
+            expires=expires.total_seconds() if isinstance(expires, timedelta) else expires,
+            priority=priority,
+            ignore_result=ignore_result,
+            give_up_on=give_up_on if isinstance(give_up_on, tuple) else (give_up_on,),
+        )
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            return self._register(function, name, settings)
+
+        return register if function is None else register(function)
+
+    def _register(self, function: Callable[..., Any], name: str | None, settings: TaskSettings) -> Task[..., Any]:
+        if not callable(function):
+            raise UsageError(f"@app.task makes a task of a function, not of {function!r}; options are given by keyword")
+        name = name or default_name(function)
+        if name in self._tasks:
+            raise DuplicateTaskError(name, _place(self._tasks[name].function), _place(function))
+        task: Task[..., Any] = AsyncTask(self, function, name, settings)
+        if not task.is_async:
+            task = SyncTask(self, function, name, settings)
+        self._tasks[name] = task
+        return task
+
+    def _connectable(self) -> "tuple[Broker, Backend | None, bool]":
+        if self._ends is None:
+            broker = self._given_broker or open_broker(self.config)
+            backend = self._given_backend or open_backend(self.config)
+            joined = backend is not None and backend.joins(broker)
+            if joined:
+                cast("_StoresResults", broker).join(cast("Backend", backend))
+            self._ends = broker, backend, joined
+        return self._ends
+
+    def __repr__(self) -> str:
+        return f"<Chicory {self.name or 'app'}: {len(self._tasks)} tasks>"
+
+
+def _with_broker(said: ChicoryConfig, broker: "BrokerType | str | Broker | None") -> ChicoryConfig:
+    if isinstance(broker, BrokerType):
+        return evolve(said, broker=evolve(said.broker, type=broker))
+    if isinstance(broker, str):
+        redis = evolve(said.broker.redis, url=SecretStr(check_url(broker)))
+        return evolve(said, broker=evolve(said.broker, type=BrokerType.REDIS, redis=redis))
+    # An object says of itself what it is, so that a fitting backend can be found for it.
+    if getattr(broker, "in_process", False):
+        return evolve(said, broker=evolve(said.broker, type=BrokerType.MEMORY))
+    if isinstance(redis := getattr(broker, "config", None), RedisBrokerConfig):
+        return evolve(said, broker=evolve(said.broker, type=BrokerType.REDIS, redis=redis))
+    return said
+
+
+def _with_backend(said: ChicoryConfig, backend: "BackendType | str | Backend | None") -> ChicoryConfig:
+    if isinstance(backend, BackendType):
+        return evolve(said, backend=evolve(said.backend, type=backend))
+    if isinstance(backend, str):
+        redis = evolve(said.backend.redis, url=SecretStr(check_url(backend)))
+        return evolve(said, backend=evolve(said.backend, type=BackendType.REDIS, redis=redis))
+    return said
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else "an object"
+    return f"{getattr(function, '__qualname__', function)} ({where})"

@@ -1,0 +1,67 @@
+"""One outage of the broker as several loops see it: one line when it begins, one when it ends, waits that grow."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from chicory.errors import BrokerError, BrokerRefused
+
+log = logging.getLogger("chicory.broker")
+
+# A task is to run within two seconds of the broker's answering again, so nobody waits longer than one.
+LONGEST = 1.0
+SHORTEST = 0.02
+# Whoever was refused (a wrong password) is refused again until somebody mends it.
+REFUSED = 5.0
+
+
+def wait(failures: int, draw: float) -> float:
+    """Seconds to wait after *failures* in a row; *draw* is uniform in [0, 1)."""
+    grown = SHORTEST * 2 ** min(failures - 1, 16)
+    return min(grown, LONGEST) * (1 - 0.5 * draw)
+
+
+def sole(error: BaseException) -> BaseException:
+    """The one exception inside nested groups of one: what a driver's own nursery makes of an error."""
+    match error:
+        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
+            return sole(only)
+        case _:
+            return error
+
+
+class Outage:
+    """Counts the failures of whoever shares it.
+
+    over: called when the broker has answered again.
+    """
+
+    def __init__(self, over: Callable[[], None] | None = None) -> None:
+        self._failures = 0
+        self._since = 0.0
+        self._over = over
+
+    @property
+    def on(self) -> bool:
+        """Whether the broker failed when it was last asked."""
+        return self._failures > 0
+
+    def failed(self, error: BrokerError) -> float:
+        """Note *error*; returns the seconds to wait before the next attempt."""
+        if not self._failures:
+            self._since = time.monotonic()
+            log.warning("the broker fails, trying on until it answers: %s", error)
+        self._failures += 1
+        if isinstance(error, BrokerRefused):
+            return REFUSED * (1 - 0.5 * random.random())
+        return wait(self._failures, random.random())
+
+    def answered(self) -> None:
+        """Note that the broker has answered."""
+        if not self._failures:
+            return
+        self._failures = 0
+        log.warning("the broker answers again, after %.1f s", time.monotonic() - self._since)
+        if self._over is not None:
+            self._over()

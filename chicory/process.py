@@ -1,0 +1,82 @@
+"""What every process of Chicory does alike: exit codes, logging, obeying signals and chicoryd."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+from chicory.config import ChicoryConfig
+from chicory.errors import AppImportError, BrokerError, ChicoryError, ConfigError, UsageError
+from chicory.lifeline import Lifeline
+from chicory.outage import sole
+from chicory.types import BrokerType
+
+OK, USAGE, NO_INPUT, UNAVAILABLE, INTERNAL, BAD_CONFIG = 0, 64, 66, 69, 70, 78
+
+# The nearest class decides.
+_CODES: dict[type[ChicoryError], int] = {
+    ConfigError: BAD_CONFIG,
+    AppImportError: NO_INPUT,
+    UsageError: USAGE,
+    BrokerError: UNAVAILABLE,
+}
+
+
+def run(role: str, call: Callable[[], int]) -> int:
+    """The exit code of *call*; an error raised on purpose becomes one line and the code that goes with it."""
+    try:
+        return call()
+    except Exception as error:
+        cause = sole(error)
+        if not isinstance(cause, ChicoryError):
+            raise
+        print(f"chicory {role}: {' '.join(str(cause).split())}", file=sys.stderr)
+        return next((code for kind, code in _CODES.items() if isinstance(cause, kind)), INTERNAL)
+
+
+def start_logging(level: str) -> None:
+    """Log to stderr, one line an event."""
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def refuse_memory(config: ChicoryConfig) -> None:
+    """ConfigError when messages would live in a process of their own, where nobody else could put any."""
+    if config.broker.type is BrokerType.MEMORY:
+        raise ConfigError(
+            "the memory broker lives within one process; use Worker(app).run() there, or another broker.type"
+        )
+
+
+async def obey_signals(stop: Callable[[], None], hurry: Callable[[], None], *, interrupts: bool) -> None:
+    """Call *stop* on SIGTERM, and with *interrupts* on SIGINT, of which the second calls *hurry*; until cancelled.
+
+    Nothing is raised into a task: the signals are read like messages.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT) if interrupts else (signal.SIGTERM,)
+    asked = False
+    with trio.open_signal_receiver(*signals) as received:
+        async for number in received:
+            if asked and number == signal.SIGINT:
+                hurry()
+            else:
+                stop()
+            asked = True
+
+
+async def beat(line: Lifeline, seconds: float, facts: Callable[[], dict[str, object]]) -> None:
+    """Tell chicoryd every *seconds* how this process is doing, until cancelled."""
+    while True:
+        await trio.sleep(seconds)
+        line.send("beat", **facts())
+
+
+def resident() -> int:
+    """Bytes of memory in use; 0 where that cannot be known."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -1,0 +1,68 @@
+"""AsyncResult: the end of a task, waited for by push."""
+
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
+
+import trio
+
+from chicory.errors import NoBackend, ResultExpired, ResultTimeout, ResultUnknown, TaskFailed
+from chicory.types import ResultRecord, TaskState
+
+if TYPE_CHECKING:
+    from chicory.backends.base import Backend
+
+R = TypeVar("R")
+
+
+@final
+class AsyncResult(Generic[R]):
+    """What became of the task *id*."""
+
+    __slots__ = ("_backend", "_why_none", "id")
+
+    def __init__(self, task_id: str, backend: "Backend | None", *, why_none: str = "the app keeps no results") -> None:
+        self.id = task_id
+        self._backend = backend
+        self._why_none = why_none
+
+    async def get(self, timeout: float | None = None) -> R:
+        """Wait until the task is finished and return what it returned.
+
+        Raises TaskFailed, ResultTimeout after *timeout* seconds (the task goes on), ResultUnknown, ResultExpired, or
+        NoBackend.
+        """
+        record = await self.wait(timeout)
+        match record.state:
+            case TaskState.SUCCESS:
+                return cast("R", record.value)
+            case TaskState.FAILURE:
+                assert record.failure is not None
+                raise TaskFailed(self.id, record.failure)
+            case TaskState.EXPIRED:
+                raise ResultExpired(f"the result of task {self.id} is gone; a longer result_ttl keeps results longer")
+            case _:
+                raise ResultUnknown(f"no task {self.id} was ever published here; is this the same broker and prefix?")
+
+    async def wait(self, timeout: float | None = None) -> ResultRecord:
+        """Wait until the task is finished and return what is known of it; raises ResultTimeout or NoBackend."""
+        backend = self._required()
+        if timeout is None:
+            return await backend.wait(self.id)
+        with trio.move_on_after(timeout):
+            return await backend.wait(self.id)
+        raise ResultTimeout(f"task {self.id} is not finished after {timeout:g} s; it goes on")
+
+    async def record(self) -> ResultRecord:
+        """What is known now; raises NoBackend."""
+        return await self._required().fetch(self.id)
+
+    async def state(self) -> TaskState:
+        """How far the task is; raises NoBackend."""
+        return (await self.record()).state
+
+    def _required(self) -> "Backend":
+        if self._backend is None:
+            raise NoBackend(f"no result of task {self.id} is kept: {self._why_none}")
+        return self._backend
+
+    def __repr__(self) -> str:
+        return f"<result of task {self.id}>"

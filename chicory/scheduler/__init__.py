@@ -1,0 +1,1 @@
+"""The scheduler: moves what time moves."""

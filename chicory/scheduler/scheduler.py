@@ -1,0 +1,108 @@
+"""Scheduler: makes delayed messages ready on time and gives back the deliveries of dead workers.
+
+Any number may run at once, in processes of their own or inside workers: what they ask of the broker is atomic and may
+be asked twice.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+import trio
+
+from chicory.brokers.base import Broker, Keeper
+from chicory.errors import BrokerError
+from chicory.outage import Outage, sole
+from chicory.scheduler.pacing import RECLAIM_EVERY, next_wake
+
+log = logging.getLogger("chicory.scheduler")
+
+BATCH = 256
+
+
+@attrs.frozen
+class Death:
+    """A worker that is known to be dead, whatever its lease says."""
+
+    consumer: str
+    why: str
+
+
+@final
+class Scheduler:
+    """The scheduler of *queues*.  *outage*: shared with a worker in the same nursery, so that both complain once."""
+
+    def __init__(self, broker: Broker, queues: Sequence[str], *, outage: Outage | None = None) -> None:
+        self._broker = broker
+        self._queues = queues
+        self._outage = outage or Outage()
+        self._deaths: deque[Death] = deque()
+        self._wake = trio.Event()
+        self.reclaimed = 0
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                keeping = self._broker.keeper(self._queues)
+                if keeping is None:
+                    await trio.sleep_forever()
+                else:
+                    async with keeping as keeper:
+                        await self._keep(keeper)
+            except (BrokerError, ExceptionGroup) as error:
+                cause = sole(error)
+                if not isinstance(cause, BrokerError):
+                    raise
+                await trio.sleep(self._outage.failed(cause))
+
+    def died(self, consumer: str, why: str) -> None:
+        """Give back what *consumer* held, now."""
+        self._deaths.append(Death(consumer, why))
+        self._wake.set()
+
+    async def _keep(self, keeper: Keeper) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, keeper)
+            reclaim_at = trio.current_time()
+            while True:
+                # Before looking, so that whatever happens meanwhile makes the next sleep a short one.
+                self._wake = trio.Event()
+                more = await self._bury(keeper)
+                if trio.current_time() >= reclaim_at:
+                    more = await self._reclaim(keeper, None) or more
+                    reclaim_at = trio.current_time() if more else trio.current_time() + RECLAIM_EVERY
+                due = await keeper.promote(BATCH)
+                self._outage.answered()
+                with trio.move_on_after(next_wake(due, reclaim_at - trio.current_time(), more=more)):
+                    await self._wake.wait()
+
+    async def _bury(self, keeper: Keeper) -> bool:
+        more = False
+        while self._deaths and not more:
+            more = await self._reclaim(keeper, self._deaths[0])
+            if not more:
+                self._deaths.popleft()
+        return more
+
+    async def _reclaim(self, keeper: Keeper, death: Death | None) -> bool:
+        """Take back a batch; True when there may be more."""
+        if death is None:
+            taken = await keeper.reclaim(BATCH)
+        else:
+            taken = await keeper.reclaim(BATCH, dead=death.consumer, why=death.why)
+        if taken:
+            whose = "of workers whose lease lapsed" if death is None else f"of {death.consumer} ({death.why})"
+            log.warning("%d deliveries %s were given back", taken, whose)
+        self.reclaimed += taken
+        return taken >= BATCH
+
+    async def _listen(self, keeper: Keeper) -> None:
+        while True:
+            try:
+                await keeper.changed()
+                self._wake.set()
+            except BrokerError as error:
+                await trio.sleep(self._outage.failed(error))

@@ -1,0 +1,1 @@
+"""The process under chicoryd that runs the embedded broker's server."""

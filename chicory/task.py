@@ -1,0 +1,260 @@
+"""Task: a function of the app that can be called here and now, or sent to a worker."""
+
+import functools
+import inspect
+import math
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+import attrs
+
+from chicory.binding import Shape
+from chicory.clock import unix_now
+from chicory.context import TaskContext, wants_context
+from chicory.delay import check_delay
+from chicory.errors import DelayError, UsageError
+from chicory.ids import new_id
+from chicory.result import AsyncResult
+from chicory.types import DeliveryMode, RetryPolicy, TaskMessage
+from chicory.wire import check_name, check_queue
+
+if TYPE_CHECKING:
+    from chicory.app import Chicory
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _limit(_: object, attribute: "attrs.Attribute[float | None]", value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"{attribute.name} must be a positive number of seconds, not {value}")
+
+
+def _queue(_: object, __: object, value: str) -> None:
+    check_queue(value)
+
+
+@attrs.frozen(kw_only=True)
+class TaskSettings:
+    """What `@app.task(...)` says about every message of a task; `options()` may say otherwise of one.
+
+    queue: None is the worker's default queue, "default".
+    retry_policy: None is the app's.  delivery_mode: None is the app's.
+    timeout: seconds one run may take.  expires: seconds after sending during which it is worth running.
+    give_up_on: exceptions after which trying again would not help.
+    """
+
+    queue: str = attrs.field(default="default", validator=_queue)
+    retry_policy: RetryPolicy | None = None
+    delivery_mode: DeliveryMode | None = attrs.field(default=None, converter=attrs.converters.optional(DeliveryMode))
+    timeout: float | None = attrs.field(default=None, validator=_limit)
+    expires: float | None = attrs.field(default=None, validator=_limit)
+    priority: int | None = None
+    ignore_result: bool = False
+    give_up_on: tuple[type[Exception], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class SendOptions:
+    """What `options()` says about the messages of one bound task; None leaves it to the task."""
+
+    queue: str | None = None
+    delay: float | None = None
+    eta: datetime | None = None
+    expires: datetime | float | None = None
+    priority: int | None = None
+    timeout: float | None = attrs.field(default=None, validator=_limit)
+    task_id: str | None = None
+    headers: Mapping[str, str] | None = None
+    reply_to: str | None = None
+    ignore_result: bool | None = None
+    delivery_mode: DeliveryMode | None = None
+
+
+_NO_OPTIONS = SendOptions()
+
+
+class Task(Generic[P, R]):
+    """A function that workers run.  Calling it runs it here; `delay` and `send` publish it."""
+
+    def __init__(
+        self,
+        app: "Chicory",
+        function: Callable[..., Any],
+        name: str,
+        settings: TaskSettings,
+        options: SendOptions = _NO_OPTIONS,
+    ) -> None:
+        # First, because it copies the function's own attributes, and those must not win.
+        functools.update_wrapper(cast("Callable[..., Any]", self), function)
+        self.app = app
+        self.name = check_name(name)
+        self.function = function
+        self.settings = settings
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.takes_context = _takes_context(function, name)
+        self.shape = Shape(function, skip=int(self.takes_context))
+        self._options = options
+
+    async def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Publish a call with these arguments; the result object waits for its end.
+
+        Returns once the broker has the message.  Raises ArgumentsError, PayloadError, DelayError, QueueFull, or a
+        BrokerError.
+        """
+        message = self._message(args, kwargs)
+        await self.app.publish(message, delay=self._options.delay)
+        return self.app.result_of(message)
+
+    async def send(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Publish a call with these arguments and return the task's id."""
+        message = self._message(args, kwargs)
+        await self.app.publish(message, delay=self._options.delay)
+        return message.id
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> TaskMessage:
+        """The message that `send` would publish, for `app.publish_many`; a delay becomes an `eta` by this clock."""
+        message = self._message(args, kwargs)
+        if self._options.delay is None:
+            return message
+        return attrs.evolve(message, eta=datetime.fromtimestamp(_now() + self._options.delay, UTC))
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        delay: float | timedelta | None = None,
+        eta: datetime | None = None,
+        expires: datetime | timedelta | float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        task_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        reply_to: str | None = None,
+        ignore_result: bool | None = None,
+        delivery_mode: DeliveryMode | None = None,
+    ) -> "Task[P, R]":
+        """This task with other conditions for what it sends; what is left out stays as it was.
+
+        delay: seconds from now by the broker's clock.  eta: an instant; give one of the two.
+        expires: an instant, or seconds after sending, after which it is no longer worth running.
+        task_id: of your own making; sending the same id again while it is unfinished changes nothing.
+        """
+        if delay is not None and eta is not None:
+            raise DelayError("give a delay or an eta, not both")
+        if queue is not None:
+            check_queue(queue)
+        said: dict[str, Any] = {
+            "queue": queue,
+            "delay": None if delay is None else check_delay(_seconds(delay)),
+            "eta": eta,
+            "expires": expires.total_seconds() if isinstance(expires, timedelta) else expires,
+            "priority": priority,
+            "timeout": timeout,
+            "task_id": task_id,
+            "headers": headers,
+            "reply_to": reply_to,
+            "ignore_result": ignore_result,
+            "delivery_mode": None if delivery_mode is None else DeliveryMode(delivery_mode),
+        }
+        # A delay takes the place of an earlier eta, and the other way round.
+        base = self._options
+        if delay is not None or eta is not None:
+            base = attrs.evolve(base, delay=None, eta=None)
+        changed = attrs.evolve(base, **{key: value for key, value in said.items() if value is not None})
+        return type(self)(self.app, self.function, self.name, self.settings, changed)
+
+    def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskMessage:
+        self.shape.check(self.name, args, kwargs)
+        settings = self.settings
+        if self._options is _NO_OPTIONS and settings.expires is None:
+            return TaskMessage(
+                new_id(),
+                name=self.name,
+                args=list(args),
+                kwargs=kwargs,
+                queue=settings.queue,
+                priority=settings.priority,
+                timeout=settings.timeout,
+                delivery_mode=settings.delivery_mode,
+                ignore_result=settings.ignore_result,
+            )
+        said = self._options
+        return TaskMessage(
+            said.task_id or new_id(),
+            name=self.name,
+            args=list(args),
+            kwargs=kwargs,
+            eta=said.eta,
+            expires=_instant(settings.expires if said.expires is None else said.expires),
+            queue=said.queue or settings.queue,
+            priority=settings.priority if said.priority is None else said.priority,
+            timeout=said.timeout or settings.timeout,
+            headers=dict(said.headers or {}),
+            reply_to=said.reply_to,
+            delivery_mode=said.delivery_mode or settings.delivery_mode,
+            ignore_result=settings.ignore_result if said.ignore_result is None else said.ignore_result,
+        )
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.takes_context:
+            return self.function(TaskContext.of_call(self.name), *args, **kwargs)
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is async."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Run the function itself, here; a task that takes a context is given one of its own."""
+        return self._call(args, kwargs)
+
+
+class SyncTask(Task[P, R]):
+    """A task whose function is not async; workers run it in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function itself, here; a task that takes a context is given one of its own."""
+        return self._call(args, kwargs)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """`module.function`; a script that is run by itself is called as a worker would import it."""
+    module = function.__module__
+    if module == "__main__":
+        main = inspect.getmodule(function)
+        spec = getattr(main, "__spec__", None)
+        file = getattr(main, "__file__", None)
+        module = spec.name if spec else inspect.getmodulename(file) if file else module
+    return f"{module}.{function.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+
+
+def _takes_context(function: Callable[..., Any], name: str) -> bool:
+    """Whether the first parameter is annotated TaskContext; UsageError when another one is."""
+    parameters = list(inspect.signature(function).parameters.values())
+    wanting = [index for index, parameter in enumerate(parameters) if wants_context(parameter.annotation)]
+    if wanting and (wanting != [0] or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY):
+        raise UsageError(f"task {name!r}: the TaskContext must be the first parameter, and the only one")
+    return bool(wanting)
+
+
+def _seconds(span: float | timedelta) -> float:
+    return span.total_seconds() if isinstance(span, timedelta) else span
+
+
+def _instant(expires: datetime | float | None) -> datetime | None:
+    if expires is None or isinstance(expires, datetime):
+        return expires
+    return datetime.fromtimestamp(_now() + expires, UTC)
+
+
+def _now() -> float:
+    try:
+        return unix_now()
+    except RuntimeError:  # outside trio
+        return time.time()

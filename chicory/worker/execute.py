@@ -1,0 +1,71 @@
+"""Runs one task and says how it ended, whatever it did."""
+
+import functools
+from typing import Any, cast
+
+import attrs
+import trio
+
+from chicory.context import GiveUp, Retry, Snooze, TaskContext
+from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut
+from chicory.types import Failure, TaskMessage
+from chicory.worker.failure import describe
+from chicory.worker.plan import Plan
+
+
+@attrs.frozen
+class Asked:
+    """The task raised Retry with a delay of its own: a failure like any other, but with its own wait."""
+
+    ending: Raised
+    delay: float
+
+
+# Ctrl-C must reach whoever runs the worker, not the task that happens to be running.
+@trio.lowlevel.enable_ki_protection
+async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Ending | Asked:
+    """Run *message*.  Never raises: a failure that left here would cancel every other task of the worker."""
+    timeout = plan.timeout if message.timeout is None else message.timeout
+    try:
+        if timeout is None:
+            return Returned(await _call(plan, message, deliveries, limiter))
+        with trio.move_on_after(timeout):
+            return Returned(await _call(plan, message, deliveries, limiter))
+        return TimedOut(timeout)
+    except trio.TrioInternalError:
+        raise
+    except Snooze as request:
+        return Snoozed(request.delay)
+    except BaseException as error:
+        return _ending(plan, error)
+
+
+async def _call(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Any:
+    if plan.is_async and not plan.takes_context:
+        return await plan.function(*message.args, **message.kwargs)
+    args = (TaskContext(message, deliveries), *message.args) if plan.takes_context else message.args
+    if plan.is_async:
+        return await plan.function(*args, **message.kwargs)
+    # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
+    return await trio.to_thread.run_sync(functools.partial(plan.function, *args, **message.kwargs), limiter=limiter)
+
+
+def _ending(plan: Plan, error: BaseException) -> Ending | Asked:
+    # Whoever cancelled us is above: the worker.
+    if trio.current_effective_deadline() == -float("inf") and _cancelled(error):
+        return Interrupted("the worker stopped")
+    failure = describe(error)
+    if isinstance(error, trio.Cancelled):
+        # From a scope that has long been left; nothing here was cancelled.
+        return Raised(Failure("Cancelled", "the task raised Cancelled itself", failure.traceback))
+    raised = Raised(failure, final=isinstance(error, (GiveUp, *plan.task.settings.give_up_on)))
+    if isinstance(error, Retry) and error.delay is not None:
+        return Asked(raised, error.delay)
+    return raised
+
+
+def _cancelled(error: BaseException) -> bool:
+    """Whether *error* comes of being cancelled; so does what else is in a group with Cancelled."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_cancelled(one) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+    return isinstance(error, trio.Cancelled)

@@ -1,0 +1,132 @@
+"""Fetches deliveries: never more than there are free slots, and never one twice."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from chicory.brokers.base import Consumer, Delivery
+from chicory.errors import BrokerError, LeaseLost
+from chicory.outage import Outage
+from chicory.worker.holdings import Holdings, Tally
+
+log = logging.getLogger("chicory.worker")
+
+RECONCILE_EVERY = 15.0
+
+
+class Gate:
+    """Whether a worker may fetch; closed as long as there is one reason."""
+
+    def __init__(self) -> None:
+        self._reasons: set[str] = set()
+        self._opened = trio.Event()
+        self._opened.set()
+        self._scope: trio.CancelScope | None = None
+
+    def close(self, reason: str) -> None:
+        """Fetch no more because of *reason*; a fetch under way ends and leaves nothing behind."""
+        if not self._reasons:
+            self._opened = trio.Event()
+        self._reasons.add(reason)
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def open(self, reason: str) -> None:
+        """*reason* is no more."""
+        self._reasons.discard(reason)
+        if not self._reasons:
+            self._opened.set()
+
+    async def opened(self) -> trio.CancelScope:
+        """Wait until there is no reason; returns the scope that ends when there is one again."""
+        await self._opened.wait()
+        self._scope = trio.CancelScope()
+        return self._scope
+
+
+class Fetcher:
+    """Feeds *accept* with the deliveries of one lease."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        holdings: Holdings,
+        tally: Tally,
+        outage: Outage,
+        *,
+        accept: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._holdings = holdings
+        self._tally = tally
+        self._outage = outage
+        self._accept = accept
+        self._lost = lost
+        self._doubted = trio.Event()
+        # What reconciling brought while a fetch was under way, and what fetching brought while reconciling was: the
+        # same delivery may come both ways, and by the second it may long be settled.
+        self._reconciled: set[Any] = set()
+        self._arrived: set[Any] | None = None
+
+    def doubt(self) -> None:
+        """A reply may have got lost: ask the broker soon what it thinks is ours."""
+        self._doubted.set()
+
+    async def run(self, gate: Gate) -> None:
+        """Fetch whenever *gate* is open, until cancelled."""
+        while True:
+            with await gate.opened():
+                while True:
+                    await self._fetch(await self._holdings.some_free())
+
+    async def _fetch(self, free: int) -> None:
+        try:
+            found = await self._consumer.receive(free)
+        except LeaseLost:
+            self._lost()
+            await trio.sleep_forever()
+        except BrokerError as error:
+            self._reconciled.clear()
+            await trio.sleep(self._outage.failed(error))
+        else:
+            self._outage.answered()
+            if self._reconciled:
+                found = [delivery for delivery in found if delivery.receipt not in self._reconciled]
+                self._reconciled.clear()
+            if self._arrived is not None:
+                self._arrived.update([delivery.receipt for delivery in found])
+            self._take(found)
+
+    async def reconcile(self) -> None:
+        """Compare what we hold with what the broker says we do, now and then and after each outage, until cancelled."""
+        while True:
+            with trio.move_on_after(RECONCILE_EVERY):
+                await self._doubted.wait()
+            self._doubted = trio.Event()
+            self._arrived = set()
+            try:
+                missed = await self._consumer.reconcile(frozenset(self._holdings.held))
+            except LeaseLost:
+                self._lost()
+                await trio.sleep_forever()
+            except BrokerError as error:
+                await trio.sleep(self._outage.failed(error))
+            else:
+                found = [delivery for delivery in missed if delivery.receipt not in self._arrived]
+                self._reconciled.update([delivery.receipt for delivery in found])
+                if found:
+                    log.warning("%d deliveries whose replies were lost are run now", len(found))
+                self._take(found)
+            finally:
+                self._arrived = None
+
+    def _take(self, found: Sequence[Delivery]) -> None:
+        holdings = self._holdings
+        for delivery in found:
+            if holdings.take(delivery):
+                holdings.waiting.append(delivery)
+        self._tally.fetched += len(found)
+        self._accept()

@@ -1,0 +1,110 @@
+"""The worker's side of its lease: renewing it, and stopping in time when that does not succeed."""
+
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum
+
+import trio
+
+from chicory.brokers.base import Consumer
+from chicory.errors import BrokerError, BrokerUnavailable, LeaseLost
+from chicory.outage import Outage
+
+log = logging.getLogger("chicory.worker")
+
+
+class Fence(Enum):
+    """What a worker may do.
+
+    OPEN: everything.  HOLD: start nothing new and cancel what runs, for the lease may lapse.
+    LEAVE: whatever still runs must be gone, for others may start it at any moment.
+    """
+
+    OPEN = "open"
+    HOLD = "hold"
+    LEAVE = "leave"
+
+
+def fence(silent: float, lease: float) -> Fence:
+    """What to do *silent* seconds after the last renewal of a lease of *lease* seconds.  Pure."""
+    if silent < lease * 2 / 3:
+        return Fence.OPEN
+    return Fence.HOLD if silent < lease * 9 / 10 else Fence.LEAVE
+
+
+def boottime() -> float:
+    """Seconds that also pass while the machine is suspended, as they do for the broker."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class LeaseKeeper:
+    """Renews the lease every *interval* seconds and tells how much it may be trusted.
+
+    clock: seconds that never stop.  renewed: when the lease was taken, by that clock.
+    fenced: called with each change of the fence.  lost: called when the broker says that the lease is over.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        outage: Outage,
+        *,
+        interval: float,
+        clock: Callable[[], float],
+        renewed: float,
+        fenced: Callable[[Fence], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._outage = outage
+        self._interval = min(interval, consumer.lease / 3)
+        self._clock = clock
+        self._renewed = renewed
+        self._fenced = fenced
+        self._lost = lost
+        self._last = Fence.OPEN
+        self.lag = 0.0
+
+    async def renew(self) -> None:
+        """Renew for ever, or until the lease is lost."""
+        while True:
+            await trio.sleep(self._interval)
+            while not await self._renew_once():
+                pass
+
+    async def _renew_once(self) -> bool:
+        # Counted from before the request: the broker may have started the new lease as early as that.
+        asked = self._clock()
+        try:
+            with trio.move_on_after(self._consumer.lease / 3):
+                held = await self._consumer.renew()
+                self._outage.answered()
+                if held:
+                    self._renewed = asked
+                    self.look()
+                    return True
+                raise LeaseLost
+            raise BrokerUnavailable("no answer to the renewal of the lease")
+        except LeaseLost:
+            self._lost()
+            await trio.sleep_forever()
+        except BrokerError as error:
+            await trio.sleep(self._outage.failed(error))
+        return False
+
+    async def watch(self) -> None:
+        """Tell `fenced` of each change, also while a renewal gets no answer."""
+        tick = min(1.0, self._consumer.lease / 30)
+        while True:
+            due = trio.current_time() + tick
+            await trio.sleep_until(due)
+            self.lag = max(self.lag, trio.current_time() - due)
+            self.look()
+
+    def look(self) -> None:
+        """Judge the lease now."""
+        now = fence(self._clock() - self._renewed, self._consumer.lease)
+        if now is not self._last:
+            self._last = now
+            self._fenced(now)

@@ -1,0 +1,27 @@
+"""The worker process that chicoryd starts."""
+
+import functools
+
+import trio
+
+from chicory.config import load_config
+from chicory.errors import ConfigError
+from chicory.loading import import_app
+from chicory.process import OK, refuse_memory, run, start_logging
+from chicory.worker.serve import serve
+
+
+def main() -> int:
+    """Work until told to stop; returns the exit code."""
+    return run("worker", _main)
+
+
+def _main() -> int:
+    where = load_config().app
+    if where is None:
+        raise ConfigError('app is not set; write app = "module:app" at the top of the configuration')
+    app = import_app(where)
+    start_logging(app.config.worker.log_level)
+    refuse_memory(app.config)
+    trio.run(functools.partial(serve, app, scheduler=False))
+    return OK

@@ -1,0 +1,82 @@
+"""What a worker knows of a task before a message of it comes, and whether a delivery can be run.  Pure."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, final
+
+import attrs
+
+from chicory.app import Chicory
+from chicory.brokers.base import Delivery
+from chicory.config import WorkerConfig
+from chicory.errors import TaskNotFoundError
+from chicory.outcome import Ending, Expired, Lost, Policy, Unrunnable
+from chicory.task import Task
+from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable, timestamp
+
+
+@final
+@attrs.frozen(eq=False)
+class Plan:
+    """How the messages of one task are run and judged."""
+
+    task: Task[..., Any]
+    function: Callable[..., Any]
+    is_async: bool
+    takes_context: bool
+    timeout: float | None
+    mode: DeliveryMode
+    policies: dict[DeliveryMode, Policy]
+
+    def mode_of(self, message: TaskMessage) -> DeliveryMode:
+        """At most or at least once: the message says, else the task, else the app."""
+        return message.delivery_mode or self.mode
+
+    def policy_of(self, message: TaskMessage) -> Policy:
+        """The rules that *message* is judged by."""
+        return self.policies[message.delivery_mode or self.mode]
+
+
+class Catalog:
+    """The plans of an app's tasks, made when first needed."""
+
+    def __init__(self, app: Chicory, config: WorkerConfig) -> None:
+        self._app = app
+        self._config = config
+        self._plans: dict[str, Plan] = {}
+        # For what is no task at all.
+        self.policy = Policy(max_deliveries=config.max_deliveries, dead_letters=config.use_dead_letter_queue)
+
+    def judge(self, delivery: Delivery, now: float) -> Plan | Ending:
+        """How to run *delivery* at *now*, by the broker's clock; an Ending when it is not to be run."""
+        message = delivery.message
+        if isinstance(message, Undecodable):
+            return Unrunnable(Failure("Undecodable", message.why))
+        if delivery.count > self._config.max_deliveries:
+            return Lost(delivery.cause or "its workers died")
+        plan = self._plans.get(message.name)
+        if plan is None:
+            try:
+                plan = self._plans[message.name] = self._plan(self._app.find(message.name))
+            except TaskNotFoundError as error:
+                return Unrunnable(Failure("UnknownTask", str(error)))
+        if message.expires is not None and timestamp(message.expires) <= now:
+            late = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+            return Expired(f"it expired at {message.expires.isoformat(timespec='seconds')}, and it was {late}")
+        shape = plan.task.shape
+        if not shape.fits(message.args, message.kwargs):
+            return Unrunnable(Failure("ArgumentsError", shape.complaint(message.name, message.args, message.kwargs)))
+        return plan
+
+    def _plan(self, task: Task[..., Any]) -> Plan:
+        app, settings = self._app, task.settings
+        rules = attrs.evolve(self.policy, retry=settings.retry_policy or app.retry_policy)
+        return Plan(
+            task=task,
+            function=task.function,
+            is_async=task.is_async,
+            takes_context=task.takes_context,
+            timeout=settings.timeout,
+            mode=settings.delivery_mode or app.delivery_mode,
+            policies={mode: attrs.evolve(rules, delivery_mode=mode) for mode in DeliveryMode},
+        )

@@ -1,0 +1,259 @@
+"""A worker's work under one lease: three nested nurseries, read from the top what starts and from the bottom what ends.
+
+Settling outlives running, running outlives fetching; the lease is kept until all three are over.
+"""
+
+import logging
+import random
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import final
+
+import attrs
+import trio
+
+from chicory.backends.base import Backend
+from chicory.brokers.base import Consumer, Delivery, Settlement
+from chicory.config import WorkerConfig
+from chicory.errors import BrokerError, LeaseLost
+from chicory.outage import Outage
+from chicory.outcome import Ending, Policy, Release
+from chicory.types import DeliveryMode, TaskMessage
+from chicory.worker.execute import Asked, execute
+from chicory.worker.fetch import Fetcher, Gate
+from chicory.worker.holdings import Holdings, Tally
+from chicory.worker.lease import Fence, LeaseKeeper
+from chicory.worker.plan import Catalog, Plan
+from chicory.worker.settle import Settler
+from chicory.worker.verdict import verdict
+
+log = logging.getLogger("chicory.worker")
+
+# Seconds for the last outcomes to reach the broker; then they are left to the lease, and the tasks run again.
+LAST_FLUSH = 5.0
+
+
+class End(Enum):
+    """Why fetching and running came to an end.  FENCED may begin again, the others may not."""
+
+    STOPPED = auto()
+    FENCED = auto()
+    LOST = auto()
+
+
+@attrs.frozen
+class Terms:
+    """What all sessions of one worker have in common.
+
+    leave: called with the number of runs that do not end, when they must not go on in this process.
+    """
+
+    config: WorkerConfig
+    catalog: Catalog
+    keeps_results: bool
+    backend: Backend | None
+    tally: Tally
+    gate: Gate
+    outage: Outage
+    limiter: trio.CapacityLimiter
+    clock: Callable[[], float]
+    leave: Callable[[int], None]
+
+
+@final
+class Session:
+    """One lease of one worker.  *renewed*: when it was taken, by `terms.clock`."""
+
+    def __init__(self, consumer: Consumer, terms: Terms, *, renewed: float) -> None:
+        config = terms.config
+        self.holdings = Holdings(config.concurrency, config.concurrency + config.prefetch)
+        self._consumer = consumer
+        self._terms = terms
+        self._settler = Settler(consumer, terms.backend, self.holdings, terms.tally, terms.outage)
+        self._fetcher = Fetcher(consumer, self.holdings, terms.tally, terms.outage, accept=self._start, lost=self._lose)
+        self.lease = LeaseKeeper(
+            consumer,
+            terms.outage,
+            interval=config.heartbeat_interval,
+            clock=terms.clock,
+            renewed=renewed,
+            fenced=self._fence,
+            lost=self._lose,
+        )
+        self._running: trio.Nursery | None = None
+        self._end: End | None = None
+        self._ended = trio.Event()
+        self._trusted = trio.Event()
+        self._trusted.set()
+        self._stopped = trio.Event()
+        self._hurried = trio.Event()
+
+    async def run(self) -> None:
+        """Work until stopped, or until the lease is lost."""
+        try:
+            async with trio.open_nursery() as keeping:
+                keeping.start_soon(self.lease.renew)
+                keeping.start_soon(self.lease.watch)
+                async with trio.open_nursery() as settling:
+                    settling.start_soon(self._settler.run)
+                    while await self._work(keeping) is End.FENCED:
+                        await self._trusted.wait()
+                    settling.cancel_scope.cancel()
+                keeping.cancel_scope.cancel()
+        finally:
+            self._give_back()
+            self._terms.tally.left += await self._settler.finish(LAST_FLUSH)
+
+    def stop(self) -> None:
+        """Fetch no more, give back what has not started, let the rest finish."""
+        self._stopped.set()
+        self._finish(End.STOPPED)
+
+    def hurry(self) -> None:
+        """Do not wait for running tasks: cancel them."""
+        self._hurried.set()
+
+    def doubt(self) -> None:
+        """The broker was away: compare notes with it."""
+        self._fetcher.doubt()
+
+    async def _work(self, keeping: trio.Nursery) -> End:
+        """Fetch and run until something ends it, and see what runs to its end."""
+        if self._end is End.FENCED:
+            self._end, self._ended = None, trio.Event()
+        async with trio.open_nursery() as running:
+            self._running = running
+            async with trio.open_nursery() as fetching:
+                fetching.start_soon(self._fetcher.run, self._terms.gate)
+                fetching.start_soon(self._fetcher.reconcile)
+                self._start()
+                await self._ended.wait()
+                fetching.cancel_scope.cancel()
+            end = self._end
+            assert end is not None
+            self._give_back()
+            keeping.start_soon(self._see_out, running, end)
+        self._running = None
+        return self._end if self._end is not None else end
+
+    async def _see_out(self, running: trio.Nursery, end: End) -> None:
+        """Cancel what runs when its time is over; what does not end even so is left behind with the process."""
+        config = self._terms.config
+        if end is End.STOPPED or config.on_lease_loss == "finish":
+            await self._stopped.wait()
+            with trio.move_on_after(config.shutdown_timeout):
+                await self._hurried.wait()
+        running.cancel_scope.cancel()
+        await trio.sleep(config.cancel_grace)
+        # After a fence there may be time left; the watch on the lease knows.
+        if self._running is running and end is not End.FENCED:
+            with trio.move_on_after(LAST_FLUSH):
+                await self._terms.tally.until(lambda: not self._settler.pending)
+            self._terms.leave(self.holdings.running)
+
+    def _finish(self, end: End) -> None:
+        """The first end counts, but a fence may become something final."""
+        if self._end is None or self._end is End.FENCED:
+            self._end = end
+            self._ended.set()
+            if end is not End.FENCED:
+                self._trusted.set()
+
+    def _lose(self) -> None:
+        log.error("%s has lost its lease: others hold its deliveries now", self._consumer.name)
+        self._settler.lost()
+        self._finish(End.LOST)
+
+    def _fence(self, fence: Fence) -> None:
+        cancels = self._terms.config.on_lease_loss == "cancel"
+        if fence is Fence.OPEN:
+            log.warning("%s: the lease is renewed", self._consumer.name)
+            self._terms.gate.open("lease")
+            self._trusted.set()
+            self._start()
+            return
+        if fence is Fence.HOLD:
+            what = "cancelling what runs" if cancels else "letting what runs finish"
+            log.error("%s: the lease cannot be renewed: starting nothing, %s", self._consumer.name, what)
+            self._trusted = trio.Event()
+            self._terms.gate.close("lease")
+            if cancels and self._end is None:
+                self._finish(End.FENCED)
+        elif cancels and self.holdings.running:
+            self._terms.leave(self.holdings.running)
+
+    def _give_back(self) -> None:
+        for delivery in self.holdings.give_up():
+            self._settler.add(Settlement(delivery, Release("the worker stopped")))
+
+    def _start(self) -> None:
+        """Start what waits, as far as there is room."""
+        holdings, running = self.holdings, self._running
+        if not holdings.waiting or running is None or self._end is not None:
+            return
+        self.lease.look()
+        if not self._trusted.is_set():
+            return
+        once: list[tuple[Delivery, Plan]] = []
+        now = self._consumer.now()
+        while holdings.waiting and holdings.running < holdings.concurrency and self._end is None:
+            delivery = holdings.waiting.popleft()
+            plan = self._terms.catalog.judge(delivery, now)
+            if not isinstance(plan, Plan):
+                self._conclude(delivery, self._terms.catalog.policy, plan)
+                continue
+            holdings.running += 1
+            message = delivery.message
+            assert isinstance(message, TaskMessage)
+            if delivery.acked or plan.mode_of(message) is DeliveryMode.AT_LEAST_ONCE:
+                running.start_soon(self._run, delivery, message, plan, name=message.name)
+            else:
+                once.append((delivery, plan))
+        if once:
+            running.start_soon(self._acknowledge, once, running)
+        self._terms.tally.changed()
+
+    async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan) -> None:
+        ending = await execute(plan, message, delivery.count, self._terms.limiter)
+        holdings = self.holdings
+        holdings.running -= 1
+        self._conclude(delivery, plan.policy_of(message), ending)
+        if holdings.waiting:
+            self._start()
+
+    def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending | Asked) -> None:
+        keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
+        self._settler.add(verdict(delivery, policy, ending, keep=keep, now=now, draw=draw))
+
+    async def _acknowledge(self, once: list[tuple[Delivery, Plan]], running: trio.Nursery) -> None:
+        """At most once: acknowledge first, then run what was still ours."""
+        try:
+            acked = await self._acknowledged([delivery for delivery, _ in once])
+        except trio.Cancelled:
+            # Perhaps acknowledged and perhaps not, so it is not run here; what was not acknowledged goes back.
+            self.holdings.running -= len(once)
+            for delivery, _ in once:
+                self._settler.add(Settlement(delivery, Release("the worker stopped")))
+            raise
+        for (delivery, plan), ours in zip(once, acked, strict=True):
+            if ours is None:
+                self.holdings.running -= 1
+                self.holdings.settled(delivery.receipt)
+                continue
+            message = delivery.message
+            assert isinstance(message, TaskMessage)
+            self.holdings.held[ours.receipt] = ours
+            running.start_soon(self._run, ours, message, plan, name=message.name)
+
+    async def _acknowledged(self, deliveries: list[Delivery]) -> list[Delivery | None]:
+        while True:
+            try:
+                acked = list(await self._consumer.acknowledge(deliveries))
+            except LeaseLost:
+                self._lose()
+                await trio.sleep_forever()
+            except BrokerError as error:
+                await trio.sleep(self._terms.outage.failed(error))
+            else:
+                self._terms.outage.answered()
+                return acked

@@ -1,0 +1,47 @@
+"""From how a run ended to what is told the broker and the backend.  Pure."""
+
+import attrs
+
+from chicory.brokers.base import Delivery, Settlement
+from chicory.outcome import Dead, Done, Ending, Failed, Outcome, Policy, Raised, RetryIn, decide
+from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
+from chicory.wire import pack_record
+from chicory.worker.execute import Asked
+from chicory.worker.failure import describe
+
+
+def verdict(
+    delivery: Delivery, policy: Policy, ending: Ending | Asked, *, keep: bool, now: float, draw: float
+) -> Settlement:
+    """What becomes of *delivery*.  *keep*: results are kept, unless the message says otherwise."""
+    outcome = _outcome(delivery, policy, ending, draw)
+    message = delivery.message
+    if not keep or not isinstance(message, TaskMessage) or message.ignore_result:
+        return Settlement(delivery, outcome)
+    try:
+        return Settlement(delivery, outcome, _record(message, outcome, now))
+    except Exception as error:
+        # What a task returned cannot travel, and it would return the same again.  Any exception: a value may have code
+        # of its own, and an exception that left here would end the worker.
+        failed = Raised(Failure("PayloadError", describe(error).message), final=True)
+        outcome = decide(message, policy, failed, count=delivery.count, draw=draw)
+        return Settlement(delivery, outcome, _record(message, outcome, now))
+
+
+def _outcome(delivery: Delivery, policy: Policy, ending: Ending | Asked, draw: float) -> Outcome:
+    if not isinstance(ending, Asked):
+        return decide(delivery.message, policy, ending, count=delivery.count, draw=draw)
+    outcome = decide(delivery.message, policy, ending.ending, count=delivery.count, draw=draw)
+    return attrs.evolve(outcome, delay=ending.delay) if isinstance(outcome, RetryIn) else outcome
+
+
+def _record(message: TaskMessage, outcome: Outcome, now: float) -> bytes | None:
+    match outcome:
+        case Done(value):
+            return pack_record(ResultRecord(TaskState.SUCCESS, value, None, message.retries, now))
+        case Failed(failure) | Dead(failure):
+            return pack_record(ResultRecord(TaskState.FAILURE, None, failure, message.retries, now))
+        case RetryIn(_, again, failure) if failure is not None:
+            return pack_record(ResultRecord(TaskState.RETRYING, None, failure, again.retries))
+        case _:
+            return None

@@ -1,0 +1,243 @@
+"""Worker: runs the tasks of an app until it is told to stop."""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import trio
+
+from chicory.app import Chicory
+from chicory.config import WorkerConfig
+from chicory.errors import BrokerError, LeaseLost
+from chicory.outage import Outage, sole
+from chicory.process import resident
+from chicory.scheduler.scheduler import Scheduler
+from chicory.worker.burst import stop_when_empty
+from chicory.worker.fetch import Gate
+from chicory.worker.holdings import Tally
+from chicory.worker.lease import boottime
+from chicory.worker.plan import Catalog
+from chicory.worker.session import Session, Terms
+
+log = logging.getLogger("chicory.worker")
+
+
+@final
+class Worker:
+    """A worker of *app*.
+
+    config: its settings; None is the app's.
+    scheduler: whether it also does the scheduler's work; any number may.
+    burst: stop when the queues are empty.
+    name: of the first lease; never to be used again.
+    clock: seconds that leases are measured by.
+    leave: called with the number of runs that do not end although they were cancelled.  A process should exit there, so
+        that they end with it.  None waits for them.
+    """
+
+    def __init__(
+        self,
+        app: Chicory,
+        config: WorkerConfig | None = None,
+        *,
+        scheduler: bool = True,
+        burst: bool = False,
+        name: str | None = None,
+        clock: Callable[[], float] = boottime,
+        leave: Callable[[int], None] | None = None,
+    ) -> None:
+        self.app = app
+        self.config = config or app.config.worker
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._scheduler = scheduler
+        self._burst = burst
+        self._clock = clock
+        self._leave = leave or _wait_for
+        self._tally = Tally()
+        self._gate = Gate()
+        self._outage = Outage(over=self._doubt)
+        self._session: Session | None = None
+        self._joining: trio.CancelScope | None = None
+        self._ready = False
+        self._stopping = False
+        self._hurried = False
+
+    async def run(self) -> None:
+        """Work until `stop()`, then until what runs has ended or its time is over.
+
+        Cancelling ends it too, without the time to finish: what runs is given back.
+        Raises BrokerUnavailable or BrokerRefused at the start when `require_broker` is set; else it tries on.
+        """
+        refused: BrokerError | None = None
+        async with trio.open_nursery() as nursery:
+            if self._scheduler:
+                nursery.start_soon(Scheduler(self.app.broker, self.config.consumed, outage=self._outage).run)
+            if self._burst:
+                nursery.start_soon(stop_when_empty, self)
+            try:
+                await self._serve()
+            except BrokerError as error:
+                refused = error
+            nursery.cancel_scope.cancel()
+        if refused is not None:
+            raise refused
+        log.info("worker %s ended: %s", self.name, " ".join(f"{key}={count}" for key, count in self.report().items()))
+
+    def stop(self) -> None:
+        """Fetch no more, give back what has not started, let what runs finish within `shutdown_timeout`."""
+        self._stopping = True
+        if self._joining is not None:
+            self._joining.cancel()
+        if self._session is not None:
+            self._session.stop()
+
+    def hurry(self) -> None:
+        """Stop, and do not wait for what runs: it is cancelled and given back."""
+        self._hurried = True
+        self.stop()
+        if self._session is not None:
+            self._session.hurry()
+
+    def quiet(self) -> None:
+        """Fetch no more until `resume()`; what runs goes on."""
+        self._gate.close("quiet")
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._gate.open("quiet")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopping
+
+    @property
+    def running(self) -> int:
+        """How many tasks run now."""
+        return self._session.holdings.running if self._session is not None else 0
+
+    @property
+    def held(self) -> int:
+        """How many deliveries are received and not yet settled."""
+        return len(self._session.holdings.held) if self._session is not None else 0
+
+    async def ready(self) -> None:
+        """Wait until it has joined, or knows that the broker is away and tries on."""
+        await self._tally.until(lambda: self._ready)
+
+    async def joined(self) -> None:
+        """Wait until it holds a lease."""
+        await self._tally.until(lambda: self._session is not None)
+
+    async def busy(self, count: int = 1) -> None:
+        """Wait until *count* tasks run."""
+        await self._tally.until(lambda: self.running >= count)
+
+    async def settled(self, count: int) -> None:
+        """Wait until *count* deliveries in all have been settled, however they ended."""
+        await self._tally.until(lambda: self._tally.settled >= count)
+
+    async def idle(self) -> None:
+        """Wait until nothing is held."""
+        await self._tally.until(lambda: self._session is not None and not self._session.holdings.held)
+
+    def beat(self) -> dict[str, Any]:
+        """How it is doing now, for chicoryd: counts, bytes, and seconds the event loop was late since the last beat."""
+        lag = 0.0
+        if self._session is not None:
+            lag, self._session.lease.lag = self._session.lease.lag, 0.0
+        return {
+            "running": self.running,
+            "fetched": self._tally.fetched,
+            "done": self._tally.settled,
+            "lag": round(lag, 4),
+            "rss": resident(),
+        }
+
+    def report(self) -> dict[str, int]:
+        """What it has done: deliveries fetched and settled, settled by outcome, stale, and left to the lease."""
+        return self._tally.report()
+
+    async def _serve(self) -> None:
+        terms = Terms(
+            config=self.config,
+            catalog=Catalog(self.app, self.config),
+            keeps_results=self.app.backend is not None,
+            backend=None if self.app.joined else self.app.backend,
+            tally=self._tally,
+            gate=self._gate,
+            outage=self._outage,
+            limiter=trio.CapacityLimiter(self.config.concurrency),
+            clock=self._clock,
+            leave=self._leave,
+        )
+        names = _names(self.name)
+        name = next(names)
+        while not self._stopping:
+            try:
+                # Joined or not, a lease that existed under this name is over when this returns.
+                if await self._hold_lease(name, terms):
+                    name = next(names)
+            except (BrokerError, ExceptionGroup) as error:
+                cause = sole(error)
+                if not isinstance(cause, BrokerError):
+                    raise
+                if isinstance(cause, LeaseLost):
+                    name = next(names)
+                if self.config.require_broker and not self._ready:
+                    raise cause from None
+                await self._try_later(cause)
+
+    async def _hold_lease(self, name: str, terms: Terms) -> bool:
+        """Join as *name* and work until that ends; True when the name is used up."""
+        asked = self._clock()
+        limit = self.config.concurrency + self.config.prefetch
+        joining = self._joining = trio.CancelScope()
+        with joining:
+            async with self.app.broker.consumer(self.config.consumed, name=name, limit=limit) as consumer:
+                self._joining = None
+                self._session = session = Session(consumer, terms, renewed=asked)
+                self._outage.answered()
+                log.info("worker %s takes %s, %d at a time", name, ", ".join(self.config.consumed), limit)
+                self._become_ready()
+                if self._hurried:
+                    session.hurry()
+                if self._stopping:
+                    session.stop()
+                try:
+                    await session.run()
+                finally:
+                    self._session = None
+        return True
+
+    async def _try_later(self, error: BrokerError) -> None:
+        pause = self._outage.failed(error)
+        self._become_ready()
+        joining = self._joining = trio.CancelScope()
+        with joining:
+            await trio.sleep(pause)
+        self._joining = None
+
+    def _become_ready(self) -> None:
+        self._ready = True
+        self._tally.changed()
+
+    def _doubt(self) -> None:
+        if self._session is not None:
+            self._session.doubt()
+
+
+def _names(first: str) -> Iterator[str]:
+    """A lease's name is never used again, so each new lease needs another."""
+    yield first
+    number = 1
+    while True:
+        number += 1
+        yield f"{first}+{number}"
+
+
+def _wait_for(count: int) -> None:
+    log.error("%d task(s) do not end although they were cancelled; waiting for them", count)

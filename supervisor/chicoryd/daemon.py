@@ -1,0 +1,95 @@
+"""A daemon from its settings: takes its state directory, runs the loop, and leaves the directory as it was."""
+
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from chicoryd.control import Control
+from chicoryd.log import Log
+from chicoryd.loop import Loop
+from chicoryd.notify import Notifier
+from chicoryd.pidfile import AlreadyRunning, Claim
+from chicoryd.roster import Plan, muster
+from chicoryd.settings import Settings, SettingsError, load
+from chicoryd.spawn import Entries, Spawner, prepare
+
+
+def check(config: Path, flags: tuple[str, ...], environ: Mapping[str, str], entries: Entries) -> int:
+    """Have a child check the configuration, and more with *flags*; its exit code.  It says itself what is wrong."""
+    return Spawner(entries, config.absolute(), environ).check(*flags)
+
+
+def start(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
+    """Run the daemon of *config* until it is told to stop; the exit code."""
+    if code := check(config, ("--app",), environ, entries):
+        return code
+    try:
+        settings = load(config, environ)
+        # An embedded broker is not up yet; whether it comes up is seen soon enough.
+        if (
+            settings.require_broker
+            and not settings.embedded
+            and (code := check(config, ("--broker",), environ, entries))
+        ):
+            return code
+        return _serve(settings, environ, entries)
+    except SettingsError as error:
+        print(f"chicoryd: {error}", file=sys.stderr)
+        return os.EX_CONFIG
+    except AlreadyRunning as error:
+        print(f"chicoryd: {error}", file=sys.stderr)
+        return os.EX_TEMPFAIL
+
+
+def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> int:
+    log = Log()
+    state_dir = settings.state_dir
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        claim = Claim(state_dir)
+        control = Control(state_dir)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot use the state directory {state_dir}: {error.strerror}; set supervisor.state_dir to another"
+        ) from error
+    try:
+        claim.write()
+    except OSError as error:  # it is for people only, and a full disk must not stop the work
+        log(f"cannot write the pid file: {error}", "warning")
+    prepare()
+    plan = Plan(
+        identity=identity(),
+        workers=settings.workers,
+        embedded=settings.embedded,
+        grace=settings.grace,
+        margin=settings.margin,
+        shutdown_timeout=settings.shutdown_timeout,
+        boot_timeout=settings.boot_timeout,
+        parallel=settings.parallel,
+    )
+    log(f"starting {settings.workers} workers from {settings.config}, state in {state_dir}, pid {os.getpid()}")
+    spawner = Spawner(entries, settings.config, environ)
+    loop = Loop(muster(plan, time.monotonic()), spawner, control, Notifier(environ), log)
+    code = loop.run()
+    # Whoever waits for the end may start the next daemon at once, so the way is cleared before they are told.
+    control.close()
+    claim.release()
+    log(f"stopped, exit {code}")
+    for client in loop.stoppers:
+        client.answer({"exit": code})
+        client.close()
+    return code
+
+
+def identity() -> str:
+    """`host:boot:supervisor`, of which the last part is new each time."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        boot = "00000000"
+    return f"{host}:{boot}:{os.urandom(4).hex()}"

@@ -1,0 +1,122 @@
+"""What the state of the fleet calls for: one rule each, applied in this order after every event.  Pure."""
+
+import os
+
+import attrs
+
+from chicoryd.events import Action, Kill, Log, Message, Notify, Quit, Role, Start, Tell, Terminate
+from chicoryd.roster import MEMORY, Fleet, Step, begin_to_stop, may_start, summary, wanted
+from chicoryd.slot import Slot, State
+
+BOOT_TRIES = 3  # at the first start; later the daemon never gives up
+PATIENCE = {Role.SCHEDULER: 10.0, Role.SERVER: 25.0}  # a server may have much to write
+STATUS_PAUSE = 1.0
+
+# What a child's exit status says about the settings and not about the child; it becomes the daemon's own.
+_PASSED_ON = (os.EX_NOINPUT, os.EX_UNAVAILABLE, os.EX_CONFIG)
+
+
+def lose_patience(fleet: Fleet, now: float) -> Step:
+    """What does not boot, stop or end in time is killed."""
+    actions: list[Action] = []
+    for slot in fleet.slots:
+        if slot.pid is None or slot.due is None or now < slot.due:
+            continue
+        failing = {State.BOOTING: "is not ready", State.STOPPING: "has not left"}.get(
+            slot.state, "has hung up and stays"
+        )
+        actions += [Log(f"{slot.name}, pid {slot.pid}, {failing}: killing it", "warning"), Kill(slot.pid)]
+        fleet = fleet.put(attrs.evolve(slot, state=State.KILLED, due=None))
+    return fleet, actions
+
+
+def give_up(fleet: Fleet, now: float) -> Step:
+    """A fleet that never came up, and of which one part fails each time, says so instead of trying for ever."""
+    if fleet.ready or fleet.stopping:
+        return fleet, []
+    for role in Role:
+        slots = fleet.of(role)
+        if slots and all(slot.boots_failed >= BOOT_TRIES for slot in slots):
+            text = f"no {role} came up in {BOOT_TRIES} tries, giving up; the lines above say why"
+            code = next((slot.code for slot in slots if slot.code in _PASSED_ON), None)
+            return begin_to_stop(fleet, text, code or os.EX_SOFTWARE)
+    return fleet, []
+
+
+def inform(fleet: Fleet, now: float) -> Step:
+    """The scheduler hears who died, so that their work is taken back at once, and who lives."""
+    (scheduler,) = fleet.of(Role.SCHEDULER)
+    if scheduler.state is not State.READY or scheduler.pid is None:
+        return fleet, []
+    actions: list[Action] = [
+        Tell(scheduler.pid, {"t": "dead", "consumer": death.consumer, "why": death.why})
+        for death in fleet.deaths
+        if not death.told
+    ]
+    alive = tuple(fleet.consumer(slot) for slot in fleet.of(Role.WORKER) if slot.pid is not None)
+    if alive != fleet.alive_told:
+        actions.append(Tell(scheduler.pid, {"t": "alive", "consumers": list(alive)}))
+    if not actions:
+        return fleet, []
+    deaths = tuple(attrs.evolve(death, told=True) for death in fleet.deaths if now - death.at < MEMORY)
+    return attrs.evolve(fleet, deaths=deaths, alive_told=alive), actions
+
+
+def stop(fleet: Fleet, now: float) -> Step:
+    """What is no longer wanted is told to leave."""
+    actions: list[Action] = []
+    for slot in fleet.slots:
+        if slot.pid is None or slot.state not in (State.BOOTING, State.READY) or wanted(fleet, slot):
+            continue
+        message, patience = _farewell(fleet, slot)
+        actions.append(Tell(slot.pid, message))
+        if slot.state is State.BOOTING:
+            # It holds no work yet, and until it listens a signal is all that reaches it.
+            actions.append(Terminate(slot.pid))
+        fleet = fleet.put(attrs.evolve(slot, state=State.STOPPING, due=now + patience))
+    return fleet, actions
+
+
+def _farewell(fleet: Fleet, slot: Slot) -> tuple[Message, float]:
+    """What to say to a child that is to leave, and how long it may take."""
+    if slot.role is not Role.WORKER:
+        return {"t": "stop"}, PATIENCE[slot.role]
+    if fleet.hurried:
+        return {"t": "stop", "grace": 0.0}, fleet.plan.margin
+    return {"t": "stop", "grace": fleet.plan.grace}, fleet.plan.shutdown_timeout
+
+
+def start(fleet: Fleet, now: float) -> Step:
+    """What is wanted, down and due is started."""
+    actions: list[Action] = []
+    for slot in fleet.slots:
+        if slot.up or slot.due is None or now < slot.due or not may_start(fleet, slot):
+            continue
+        begun = attrs.evolve(slot, state=State.STARTING, incarnation=slot.incarnation + 1, due=None)
+        fleet = fleet.put(begun)
+        actions.append(Start(begun.name, begun.role, fleet.consumer(begun)))
+    return fleet, actions
+
+
+def announce(fleet: Fleet, now: float) -> Step:
+    """The service manager hears when the fleet is complete for the first time, and how it goes, once a second."""
+    actions: list[Action] = []
+    complete = all(any(slot.state is State.READY for slot in slots) for role in Role if (slots := fleet.of(role)))
+    if complete and not fleet.ready and not fleet.stopping:
+        fleet = attrs.evolve(fleet, ready=True)
+        actions += [Log(f"ready after {now - fleet.born:.1f} s"), Notify("READY=1")]
+    text = summary(fleet)
+    if text != fleet.status_told and now >= fleet.status_at + STATUS_PAUSE:
+        fleet = attrs.evolve(fleet, status_told=text, status_at=now)
+        actions.append(Notify(f"STATUS={text}"))
+    return fleet, actions
+
+
+def finish(fleet: Fleet, now: float) -> Step:
+    """When the last one has left, the daemon ends."""
+    if not fleet.stopping or fleet.over or any(slot.up for slot in fleet.slots):
+        return fleet, []
+    return attrs.evolve(fleet, over=True), [Quit(fleet.code)]
+
+
+RULES = (give_up, inform, stop, start, announce, finish)

@@ -1,0 +1,106 @@
+"""The few settings chicoryd needs itself, read without chicory.
+
+Whether keys are known and values in range is found out by the check child, which runs first and has all the rules.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import attrs
+
+SLACK = 5.0  # seconds beyond a worker's own times before it is killed
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message says what to mend."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What `chicoryd start` works by; all times are seconds.
+
+    config: the configuration file, absolute; the children read it for themselves.
+    state_dir: where the lock, the pid file and the control socket are.
+    grace: for running tasks when the daemon stops; `margin` comes on top, to cancel them and to give them back.
+    shutdown_timeout: for a worker to leave; after that it is killed.
+    boot_timeout: without a word, after which a child that starts is killed.
+    parallel: how many workers may boot at once.
+    embedded: whether the broker is the daemon's own server.
+    require_broker: whether a broker that cannot be reached at start ends the daemon.
+    """
+
+    config: Path
+    state_dir: Path
+    workers: int
+    grace: float
+    margin: float
+    shutdown_timeout: float
+    boot_timeout: float
+    parallel: int
+    embedded: bool
+    require_broker: bool
+
+
+def load(config: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in *config*, where *environ* (`CHICORY_SUPERVISOR_WORKERS`, ...) does not say otherwise."""
+    config = config.absolute()
+    read = _Reader(config, _parse(config), environ)
+    state_dir = read("broker", "state_dir", ".chicory", str)
+    grace = read("worker", "shutdown_timeout", 30.0, float)
+    margin = read("worker", "cancel_grace", 5.0, float) + SLACK
+    shutdown_timeout = read("supervisor", "shutdown_timeout", grace + margin, float)
+    return Settings(
+        config=config,
+        state_dir=config.parent / Path(read("supervisor", "state_dir", state_dir, str)).expanduser(),
+        workers=read("supervisor", "workers", 2, int),
+        grace=min(grace, max(shutdown_timeout - margin, 0.0)),
+        margin=margin,
+        shutdown_timeout=shutdown_timeout,
+        boot_timeout=read("supervisor", "boot_timeout", 60.0, float),
+        parallel=os.cpu_count() or 1,
+        embedded=read("broker", "type", "embedded", str).lower() == "embedded",
+        require_broker=read("worker", "require_broker", False, _switch),
+    )
+
+
+def _parse(config: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {config}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise SettingsError(f"{config}: {error}") from error
+
+
+@attrs.frozen
+class _Reader:
+    """Values by table and key, from the environment first and then the file."""
+
+    config: Path
+    tables: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+    def __call__(self, table: str, key: str, default: T, convert: Callable[[Any], T]) -> T:
+        where = f"CHICORY_{table}_{key}".upper()
+        value = self.environ.get(where)
+        if value is None:
+            where = f"{self.config}: {table}.{key}"
+            found = self.tables.get(table, {})
+            if not isinstance(found, dict):
+                raise SettingsError(f"{self.config}: {table} must be a table, [{table}]")
+            value = cast("dict[str, Any]", found).get(key)
+        if value is None:
+            return default
+        try:
+            return convert(value)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"{where} = {value!r}: {error}") from error
+
+
+def _switch(value: object) -> bool:
+    return value if isinstance(value, bool) else str(value).strip().lower() in ("1", "true", "yes", "on")

@@ -1,0 +1,129 @@
+"""Starting children, and finding out which have ended."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from chicoryd.events import Role
+from chicoryd.lifeline import Line
+
+LIFELINE_FD = 3  # in the child
+
+_PR_SET_CHILD_SUBREAPER = 36
+# Of the supervisor alone: a child must not speak for it to the service manager, nor take its sockets.
+_PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+# A child starts with default handlers and nothing blocked, whatever the supervisor or its parent ignores.
+_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+@attrs.frozen(kw_only=True)
+class Entries:
+    """Where each kind of child begins, as `module:function`: the supervisor imports none of them."""
+
+    check: str = "chicory.check.main:main"
+    server: str = "chicory.server.main:main"
+    scheduler: str = "chicory.scheduler.main:main"
+    worker: str = "chicory.worker.main:main"
+
+    def of(self, role: Role) -> str:
+        """The entry of *role*."""
+        return {Role.SERVER: self.server, Role.SCHEDULER: self.scheduler, Role.WORKER: self.worker}[role]
+
+
+@attrs.frozen
+class Spawner:
+    """Starts children that read *config*."""
+
+    entries: Entries
+    config: Path
+    environ: Mapping[str, str]
+
+    def start(self, role: Role, consumer: str) -> tuple[int, Line]:
+        """A child in a session of its own, so that Ctrl-C passes it by and its descendants can be killed with it.
+
+        OSError when the system would not.  posix_spawn blocks all signals until the child's own handlers are in place,
+        and copies no memory.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pid = os.posix_spawn(
+                    sys.executable,
+                    _command(self.entries.of(role)),
+                    self._environment(role, CHICORYD_NAME=consumer, CHICORYD_LIFELINE=str(LIFELINE_FD)),
+                    # Every other descriptor closes by itself.
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), LIFELINE_FD),
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    ],
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=_SIGNALS,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return pid, Line(ours)
+
+    def check(self, *flags: str) -> int:
+        """Run the check child to its end, in the terminal's group; its exit status."""
+        pid = os.posix_spawn(
+            sys.executable,
+            _command(self.entries.check, *flags),
+            self._environment("check"),
+            setsigmask=(),
+            setsigdef=_SIGNALS,
+        )
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code if code >= 0 else os.EX_SOFTWARE
+
+    def _environment(self, role: str, **names: str) -> dict[str, str]:
+        kept = {key: value for key, value in self.environ.items() if key not in _PRIVATE}
+        return {**kept, "CHICORY_CONFIG": str(self.config), "CHICORYD_ROLE": role, **names}
+
+
+def _command(entry: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "chicoryd.child", entry, *arguments]
+
+
+def prepare() -> None:
+    """Become the parent of all orphans below, and keep every descriptor that was inherited from the children."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for fd in map(int, os.listdir("/dev/fd")):
+        if fd > 2:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:  # the one that listed the directory
+                continue
+
+
+def reap(ours: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
+    """Each child that has ended, as pid and code (minus the signal that killed it).
+
+    What a child of *ours* left behind in its group is killed before the child is reaped: only until then is the number
+    sure to be its own.
+    """
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None:
+            return
+        if ours(found.si_pid):
+            kill_group(found.si_pid)
+        yield found.si_pid, os.waitstatus_to_exitcode(os.waitpid(found.si_pid, 0)[1])
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to *pid*, which is not reaped yet, and to all of its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,17 @@
+"""An app on the memory broker, and its books, which must close after each test."""
+
+import pytest
+from tests.trio.virtual import close_books
+
+from chicory.testing import memory_app
+
+
+@pytest.fixture
+def app():
+    return memory_app()
+
+
+@pytest.fixture
+async def books(app):
+    yield
+    await close_books(app)

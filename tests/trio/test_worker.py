@@ -1,0 +1,429 @@
+"""How a worker runs tasks and what becomes of them."""
+
+import signal
+import threading
+import time
+
+import attrs
+import pytest
+import trio
+from tests.trio.virtual import close_books, in_virtual_time
+
+from chicory import DeliveryMode, GiveUp, Retry, RetryPolicy, Snooze, TaskContext, TaskFailed, TaskMessage, TaskState
+from chicory.config import WorkerConfig
+from chicory.testing import running_worker
+from chicory.worker.worker import Worker
+
+pytestmark = in_virtual_time
+
+ONCE = RetryPolicy(max_retries=0)
+
+
+async def dead(app):
+    return [(letter.task_name, letter.error) for letter in await app.broker.get_dlq_messages()]
+
+
+async def test_a_failing_task_is_tried_again_and_then_dead_lettered(app, books):
+    tries = []
+
+    @app.task(name="fail", retry_policy=RetryPolicy(max_retries=2, delay=10, multiplier=3, jitter=0))
+    async def fail(context: TaskContext) -> None:
+        tries.append((context.retries, trio.current_time()))
+        raise ValueError("always")
+
+    async with running_worker(app) as worker:
+        result = await fail.delay()
+        await worker.settled(1)
+        assert await result.state() is TaskState.RETRYING
+        await worker.settled(3)
+
+    assert [retries for retries, _ in tries] == [0, 1, 2]
+    assert tries[1][1] - tries[0][1] == pytest.approx(10, abs=1)
+    assert tries[2][1] - tries[1][1] == pytest.approx(30, abs=1)
+    assert await dead(app) == [("fail", "ValueError: always")]
+    assert await result.state() is TaskState.FAILURE
+
+
+async def test_without_dead_letters_a_failure_is_only_a_failure(app, books):
+    @app.task(retry_policy=ONCE)
+    async def fail() -> None:
+        raise ValueError
+
+    async with running_worker(app, use_dead_letter_queue=False) as worker:
+        result = await fail.delay()
+        await worker.settled(1)
+
+    assert await dead(app) == []
+    assert await result.state() is TaskState.FAILURE
+
+
+async def test_a_task_may_choose_when_to_run_again(app, books):
+    runs = []
+
+    @app.task(name="later", retry_policy=RetryPolicy(max_retries=1, delay=1))
+    async def later(context: TaskContext) -> str:
+        runs.append((context.retries, trio.current_time()))
+        if len(runs) < 4:
+            raise Snooze(100)
+        if len(runs) == 4:
+            raise Retry("busy", delay=1000)
+        return "now"
+
+    async with running_worker(app):
+        result = await later.delay()
+        assert await result.get() == "now"
+
+    assert [retries for retries, _ in runs] == [0, 0, 0, 0, 1]
+    waits = [after - before for (_, before), (_, after) in zip(runs, runs[1:], strict=False)]
+    assert waits == pytest.approx([100, 100, 100, 1000], abs=1)
+
+
+@pytest.mark.parametrize("error", [GiveUp("no use"), KeyError("final")])
+async def test_what_is_final_is_not_tried_again(app, books, error):
+    @app.task(name="fail", give_up_on=KeyError)
+    async def fail() -> None:
+        raise error
+
+    async with running_worker(app) as worker:
+        await fail.send()
+        await worker.settled(1)
+
+    assert len(await dead(app)) == 1
+
+
+class Rude(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("plain"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        Rude("base"),
+        ExceptionGroup("several", [ValueError(1), OSError(2)]),
+        BaseExceptionGroup("worse", [KeyboardInterrupt(), ValueError(2)]),
+    ],
+)
+@pytest.mark.parametrize("sync", [False, True])
+async def test_no_exception_of_a_task_harms_its_siblings(app, books, error, sync):
+    @app.task
+    async def sibling() -> str:
+        await trio.sleep(10)
+        return "well"
+
+    if sync:
+
+        @app.task(retry_policy=ONCE)
+        def fail() -> None:
+            raise error
+    else:
+
+        @app.task(retry_policy=ONCE)
+        async def fail() -> None:
+            await trio.sleep(1)
+            raise error
+
+    async with running_worker(app):
+        well = await sibling.delay()
+        failed = await fail.delay()
+
+        with pytest.raises(TaskFailed) as caught:
+            await failed.get()
+        assert caught.value.failure.type == type(error).__name__
+        assert await well.get() == "well"
+
+
+async def test_a_stray_cancelled_is_a_failure_and_no_cancellation(app, books):
+    @app.task
+    async def sibling() -> str:
+        await trio.sleep(10)
+        return "well"
+
+    @app.task(retry_policy=ONCE)
+    async def fail() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.sleep(1)
+            except trio.Cancelled as cancelled:
+                kept = cancelled
+                raise
+        raise kept
+
+    async with running_worker(app):
+        well = await sibling.delay()
+        failed = await fail.delay()
+
+        with pytest.raises(TaskFailed, match="Cancelled"):
+            await failed.get()
+        assert await well.get() == "well"
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), {1: 2}, {"deep": {"set": {1}}}, "x" * 300_000, "\ud800"])
+async def test_a_result_that_cannot_travel_is_a_failure(app, books, value):
+    calls = []
+
+    @app.task(name="odd")
+    async def odd() -> object:
+        calls.append(True)
+        return value
+
+    async with running_worker(app) as worker:
+        result = await odd.delay()
+        with pytest.raises(TaskFailed, match="PayloadError"):
+            await result.get()
+        await worker.settled(1)
+
+    assert len(calls) == 1
+    assert len(await dead(app)) == 1
+
+
+async def test_a_run_that_takes_too_long_is_cut_and_is_a_failure(app, books):
+    ends = []
+
+    @app.task(timeout=5, retry_policy=ONCE)
+    async def slow() -> None:
+        try:
+            await trio.sleep(100)
+        finally:
+            ends.append(trio.current_time())
+
+    @app.task(timeout=0.05, retry_policy=ONCE)
+    def slow_thread(context: TaskContext) -> None:
+        while True:
+            context.checkpoint()
+            time.sleep(0.001)
+
+    async with running_worker(app):
+        start = trio.current_time()
+        with pytest.raises(TaskFailed, match="TaskTimeout: took longer than 5 s"):
+            await (await slow.delay()).get()
+        assert ends[0] - start == pytest.approx(5, abs=1)
+        with pytest.raises(TaskFailed, match="took longer than 2 s"):
+            await (await slow.options(timeout=2).delay()).get()
+        with pytest.raises(TaskFailed, match="TaskTimeout"):
+            await (await slow_thread.delay()).get()
+
+
+async def test_what_cannot_be_run_goes_to_the_dead_letters_and_the_worker_carries_on(app, books):
+    @app.task(name="pay")
+    async def pay(amount: int) -> int:
+        return amount
+
+    async with running_worker(app) as worker:
+        await app.broker.publish(TaskMessage(name="pya", args=[1]))
+        await app.broker.publish(TaskMessage(name="pay", kwargs={"amuont": 1}))
+        result = await pay.delay(7)
+
+        assert await result.get() == 7
+        await worker.settled(3)
+
+    letters = dict(await dead(app))
+    assert "did you mean 'pay'?" in letters["pya"]
+    assert letters["pay"].startswith("ArgumentsError: pay(amount: int)")
+
+
+async def test_a_message_that_expired_is_not_run(app, books):
+    ran = []
+
+    @app.task(expires=60)
+    async def note(word: str) -> None:
+        ran.append(word)
+
+    late = await note.delay("late")
+    await trio.sleep(61)
+    fresh = await note.delay("fresh")
+    async with running_worker(app):
+        await fresh.get()
+        with pytest.raises(TaskFailed, match="TaskExpired"):
+            await late.get()
+
+    assert ran == ["fresh"]
+
+
+async def test_a_message_that_killed_too_many_workers_is_not_run_again(app, books):
+    ran = []
+
+    @app.task(name="poison")
+    async def poison() -> None:
+        ran.append(True)
+
+    await poison.send()
+    async with app.broker.keeper(["default"]) as keeper:
+        for number in range(3):
+            async with app.broker.consumer(["default"], name=f"victim-{number}", limit=1) as consumer:
+                await consumer.receive(1)
+            await keeper.reclaim(dead=f"victim-{number}", why="killed by signal 11")
+    async with running_worker(app) as worker:
+        await worker.settled(1)
+
+    assert ran == []
+    ((name, error),) = await dead(app)
+    assert name == "poison"
+    assert "killed by signal 11" in error
+
+
+async def test_no_more_run_than_may_and_no_more_are_held_than_that_and_the_prefetch(app, books):
+    most = {"running": 0, "held": 0}
+
+    @app.task
+    async def work() -> None:
+        most["running"] = max(most["running"], worker.running)
+        most["held"] = max(most["held"], (await app.broker.get_queue_sizes()).delivered)
+        await trio.sleep(1)
+
+    await app.publish_many([work.message() for _ in range(40)])
+    async with running_worker(app, concurrency=3, prefetch=2) as worker:
+        await worker.settled(40)
+
+    assert most == {"running": 3, "held": 5}
+
+
+async def test_sync_tasks_run_as_many_at_a_time_as_async_ones(app, books):
+    meet = threading.Barrier(50)
+
+    @app.task
+    def wait_for_all() -> int:
+        return meet.wait(timeout=10)
+
+    async with running_worker(app, concurrency=50):
+        results = await app.publish_many([wait_for_all.message() for _ in range(50)])
+        assert sorted([await result.get() for result in results]) == list(range(50))
+
+
+async def test_context_variables_do_not_leak_from_one_task_into_the_next(app, books):
+    from contextvars import ContextVar
+
+    who = ContextVar("who", default="nobody")
+
+    @app.task
+    async def visit(name: str) -> str:
+        before = who.get()
+        who.set(name)
+        return before
+
+    async with running_worker(app, concurrency=1):
+        results = await app.publish_many([visit.message(name) for name in "abc"])
+        assert [await result.get() for result in results] == ["nobody"] * 3
+
+
+async def test_at_most_once_is_acknowledged_before_it_starts(app, books):
+    delivered = []
+
+    @app.task(delivery_mode=DeliveryMode.AT_MOST_ONCE, name="metric")
+    async def metric(x: int) -> int:
+        delivered.append((await app.broker.get_queue_sizes()).delivered)
+        return x
+
+    async with running_worker(app, concurrency=2, prefetch=3) as worker:
+        results = await app.publish_many([metric.message(x) for x in range(6)])
+        assert [await result.get() for result in results] == list(range(6))
+        await worker.settled(6)
+
+    # Only those that wait for their turn are still with the broker.
+    assert max(delivered) <= 3
+    assert delivered[-1] == 0
+
+
+async def test_at_most_once_is_never_tried_again(app, books):
+    runs = []
+
+    @app.task(delivery_mode=DeliveryMode.AT_MOST_ONCE)
+    async def fail() -> None:
+        runs.append(True)
+        raise ValueError
+
+    async with running_worker(app):
+        result = await fail.delay()
+        with pytest.raises(TaskFailed):
+            await result.get()
+        await trio.sleep(10_000)
+
+    assert runs == [True]
+
+
+async def test_a_quiet_worker_finishes_and_fetches_nothing(app, books):
+    @app.task
+    async def work() -> None:
+        await trio.sleep(10)
+
+    async with running_worker(app) as worker:
+        first = await work.delay()
+        await worker.busy()
+        worker.quiet()
+        await first.get()
+        second = await work.delay()
+        await trio.sleep(1000)
+        assert (await app.broker.get_queue_sizes()).ready == 1
+        worker.resume()
+        await second.get()
+
+
+async def test_a_burst_ends_when_nothing_is_left(app, books):
+    done = []
+
+    @app.task
+    async def work(x: int) -> None:
+        await trio.sleep(1)
+        done.append(x)
+        if x < 3:
+            await work.send(x + 1)
+
+    await work.send(0)
+    worker = Worker(app, burst=True, clock=trio.current_time)
+    await worker.run()
+
+    assert done == [0, 1, 2, 3]
+    assert worker.report()["done"] == 4
+
+
+async def test_a_beat_says_how_the_worker_is_doing(app, books):
+    @app.task
+    async def work() -> None:
+        await trio.sleep(10)
+
+    async with running_worker(app, concurrency=2) as worker:
+        await app.publish_many([work.message() for _ in range(3)])
+        await worker.busy(2)
+        beat = worker.beat()
+
+    assert (beat["running"], beat["fetched"], beat["done"]) == (2, 2, 0)
+    assert beat["rss"] > 1_000_000
+
+
+async def test_ctrl_c_reaches_whoever_runs_the_worker_and_no_task(app):
+    inside = []
+
+    @app.task(retry_policy=ONCE)
+    async def work() -> None:
+        inside.append(trio.lowlevel.currently_ki_protected())
+
+    async with running_worker(app) as worker:
+        await work.send()
+        await worker.settled(1)
+
+    assert inside == [True]
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+async def test_the_worker_counts_what_it_did(app):
+    @app.task(retry_policy=ONCE)
+    async def work(x: int) -> None:
+        if x:
+            raise ValueError
+
+    async with running_worker(app) as worker:
+        await app.publish_many([work.message(x) for x in (0, 0, 1)])
+        await worker.settled(3)
+
+    assert worker.report() == {"fetched": 3, "settled": 3, "dead": 1, "done": 2, "stale": 0, "left": 0}
+    await close_books(app)
+
+
+def test_a_worker_takes_its_settings_from_the_app(app):
+    assert Worker(app).config == app.config.worker
+    assert Worker(app, WorkerConfig(queue="mail")).config.consumed == ("mail",)
+    assert attrs.evolve(WorkerConfig(), queues=("a", "b")).consumed == ("a", "b")

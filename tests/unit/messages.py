@@ -1,0 +1,75 @@
+"""Strategies for the values that travel."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import attrs
+from hypothesis import strategies as st
+
+from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
+
+ID_ALPHABET = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"\\')
+NAME_ALPHABET = "abcXYZ019_.:-"
+
+# JSON has no surrogates, and hypothesis would like to try them.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ids = st.text(ID_ALPHABET, min_size=1, max_size=200)
+names = st.builds(str.__add__, st.sampled_from("aZ_"), st.text(NAME_ALPHABET, max_size=30))
+queues = st.text(NAME_ALPHABET, min_size=1, max_size=30)
+zones = st.just(UTC) | st.integers(-720, 840).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+# The second of two equal hours is told from the first by its offset, not by a flag that JSON has no place for.
+instants = st.datetimes(datetime(1970, 1, 3), datetime(2999, 1, 1), timezones=zones | st.none()).map(
+    lambda instant: instant.replace(fold=0)
+)
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+    | st.binary(max_size=20)
+    | st.uuids()
+    | st.decimals(allow_nan=False, allow_infinity=False)
+    | instants
+)
+keys = texts | st.sampled_from(["$datetime", "$uuid", "$bytes", "$decimal", "$object", "$else", "$"])
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+)
+
+
+@st.composite
+def messages(draw):
+    return TaskMessage(
+        draw(ids),
+        name=draw(names),
+        args=draw(st.lists(values, max_size=4)),
+        kwargs=draw(st.dictionaries(keys, values, max_size=4)),
+        retries=draw(st.integers(0, 2**31)),
+        eta=draw(st.none() | instants),
+        priority=draw(st.none() | st.integers(-10, 300)),
+        queue=draw(queues),
+        timeout=draw(st.none() | st.floats(0, 1e9)),
+        expires=draw(st.none() | instants),
+        headers=draw(st.dictionaries(texts, texts, max_size=3)),
+        reply_to=draw(st.none() | texts),
+        delivery_mode=draw(st.none() | st.sampled_from(DeliveryMode)),
+        ignore_result=draw(st.booleans()),
+    )
+
+
+failures = st.builds(Failure, texts, texts, texts)
+undecodables = st.builds(Undecodable, st.binary(max_size=20), texts)
+policies = st.builds(
+    RetryPolicy,
+    max_retries=st.integers(0, 10),
+    delay=st.floats(0, 100),
+    max_delay=st.floats(0, 1e5),
+    multiplier=st.floats(1, 10),
+    jitter=st.floats(0, 1),
+)
+
+
+def simple(**fields):
+    """A message with nothing special about it but *fields*."""
+    return attrs.evolve(TaskMessage("an-id", name="work"), **fields)

@@ -1,0 +1,96 @@
+"""Every block of code in the documents runs, against private servers where it needs one."""
+
+import os
+
+import pytest
+
+from chicory import Chicory, TaskMessage, Worker
+from chicory.config import load_config
+from chicory.types import Undecodable
+from tests.pages import ROOT, blocks, check_command, commands, links, run
+from tests.servers import running_server
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in blocks(page, "bash", "console", "toml")]
+REDIS = ROOT / "docs" / "redis.md"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_server("redis") as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server, monkeypatch, tmp_path):
+    """Every app that asks for Redis gets the private server, whatever host and port a page names."""
+    for name in [name for name in os.environ if name.startswith("CHICORY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CHICORY_BROKER_REDIS_URL", server.url)
+    monkeypatch.chdir(tmp_path)
+    with server.client() as client:
+        client.flushall()
+
+
+def namespace():
+    return {"__name__": "tasks"}
+
+
+def block_with(text):
+    (found,) = [block for block in blocks(REDIS, "python") if text in block.text]
+    return found
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+async def test_the_python_of_a_page_runs_from_top_to_bottom(page, settings):
+    names = namespace()
+
+    for block in blocks(page, "python"):
+        await run(block, names)
+        if isinstance(app := names.get("app"), Chicory):
+            await app.aclose()
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_what_a_page_tells_to_type_exists(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if block.language == "toml":
+        (tmp_path / "chicory.toml").write_text(block.text)
+        assert load_config(tmp_path / "chicory.toml", environ={})
+        return
+
+    assert commands(block)
+    for words in commands(block):
+        check_command(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_links_to_what_there_is(page):
+    assert [target for target in links(page) if not target.exists()] == []
+
+
+async def test_what_the_page_on_redis_says_of_dead_letters_holds(settings, capsys):
+    names = namespace()
+    for text in ("async def my_task", "worker_config ="):
+        await run(block_with(text), names)
+    app, config = names["app"], names["worker_config"]
+    await app.broker.publish(TaskMessage("abc123", name="nobody.knows.me", retries=2))
+    await Worker(app, config, burst=True).run()
+
+    await run(block_with("get_dlq_messages"), names)
+    told = capsys.readouterr().out
+    await run(block_with("replay_from_dlq"), names)
+
+    assert "Task: nobody.knows.me" in told
+    assert "Error: " in told
+    assert not isinstance(names["msg"].original_message, Undecodable)
+    assert names["success"] is True
+    assert await app.broker.get_dlq_count("default") == 0
+
+    await Worker(app, config, burst=True).run()
+    await run(block_with("purge_dlq"), names)
+
+    assert names["success"] is True
+    assert names["count"] == 0
+    assert "Deleted 0 messages from DLQ" in capsys.readouterr().out
+    await app.aclose()

@@ -1,0 +1,122 @@
+"""Imports point down, foreign clients stay in `links`, and `import chicory` costs next to nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "chicory"
+
+# From the bottom up; a room may import its own level and those below.  `config` stands for the whole package.
+LEVELS = [
+    {"ids", "secret"},
+    {"errors", "types", "retry", "outcome", "delay", "wire", "binding", "clock", "config"},
+    {"embedded", "lifeline", "outage", "server"},
+    {"brokers.base", "backends.base", "links"},
+    {"context", "result", "task", "drivers", "app", "loading", "process"},
+    {"brokers.memory", "brokers.redis", "backends.memory", "backends.redis", "scheduler", "check"},
+    # A worker in a process of its own has no scheduler in it, but `Worker(app).run()` has.
+    {"worker"},
+    {"cli", "testing"},
+]
+# May be imported from above and from below alike, because it only names what is elsewhere.
+NAMES = {""}
+FOREIGN = {"redis", "hiredis", "aio_pika", "trio_asyncio", "asyncio"}
+
+
+def room(module):
+    """The room of a module's dotted name below chicory."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] in ("brokers", "backends") else parts[0]
+
+
+def level(module):
+    found = [number for number, rooms in enumerate(LEVELS) if room(module) in rooms]
+    assert found, f"chicory.{module} has no level yet; say in LEVELS where it belongs"
+    return found[0]
+
+
+def found_modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        yield pytest.param(name, path, id=name or "chicory")
+
+
+MODULES = list(found_modules())
+
+
+def imports(path, *, lazy):
+    """Full names of what *path* imports: when it is imported itself, and (*lazy*) when its functions run."""
+
+    def visit(node, inside):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import) and (lazy or not inside):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and (lazy or not inside):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    yield from visit(ast.parse(path.read_text()), False)
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES)
+def test_imports_point_down(name, path):
+    if name in NAMES or name in ("brokers", "backends"):
+        return
+    for imported in imports(path, lazy=False):
+        if imported.startswith("chicory."):
+            lower = imported.removeprefix("chicory.")
+            assert level(lower) <= level(name), f"chicory.{name} imports {imported}, which is above it"
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES)
+def test_drivers_do_not_import_each_other(name, path):
+    driver = room(name)
+    if driver.count(".") != 1 or driver.endswith(".base"):
+        return
+    # The Redis backend and the Redis broker share keys: results are stored by the script that settles.
+    family = driver.partition(".")[2]
+    for imported in imports(path, lazy=True):
+        other = room(imported.removeprefix("chicory."))
+        if imported.startswith(("chicory.brokers.", "chicory.backends.")) and not other.endswith(".base"):
+            assert other.partition(".")[2] == family, f"chicory.{name} imports {imported}"
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES)
+def test_only_links_name_the_foreign_clients(name, path):
+    if room(name) == "links":
+        return
+    found = {imported.partition(".")[0] for imported in imports(path, lazy=True)} & FOREIGN
+
+    assert not found, f"chicory.{name} imports {', '.join(sorted(found))}"
+
+
+def imported_by(statement):
+    code = f"import sys; {statement}; print(*sorted(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_chicory_costs_next_to_nothing():
+    cheap = imported_by("import chicory")
+
+    assert not cheap & (FOREIGN | {"trio", "attrs", "msgspec", "click", "rich", "typed_settings"})
+
+
+@pytest.mark.parametrize("statement", ["from chicory import *", "import chicory.cli", "import chicory.testing"])
+def test_no_way_into_chicory_brings_a_foreign_client(statement):
+    assert not imported_by(statement) & {"redis", "hiredis", "aio_pika", "trio_asyncio"}
+
+
+def test_every_public_name_is_there():
+    import chicory
+
+    for name in chicory.__all__:
+        assert getattr(chicory, name) is not None
+    with pytest.raises(AttributeError):
+        chicory.no_such_name  # noqa: B018

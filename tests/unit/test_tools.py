@@ -1,0 +1,85 @@
+"""What `make` does on a machine where something is missing, and nothing may be installed."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.pages import ROOT
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A PATH with a shell and little else: no package manager, no sudo, no servers."""
+    for name in ("sh", "env", "id", "dirname", "sed"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    return tmp_path
+
+
+def add(directory, name, script):
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).write_text(f"#!{directory}/sh\n{script}\n")
+    (directory / name).chmod(0o755)
+
+
+def tool(path, *words, **environ):
+    done = subprocess.run(
+        [path / "sh", ROOT / "tools" / words[0], *words[1:]],
+        env={"PATH": str(path), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_python_that_makes_no_environments_is_told_what_to_install(bare):
+    add(bare, "python3", 'case "$2" in *ensurepip*) exit 1;; *version_info[*) echo python3.11-venv;; esac')
+
+    code, said = tool(bare, "make-venv", bare / "venv")
+
+    assert code == 1
+    assert said.splitlines()[-1].endswith("run: apt-get install python3.11-venv")
+
+
+def test_an_old_python_is_refused(bare):
+    add(bare, "python3", "exit 1")
+
+    code, said = tool(bare, "make-venv", bare / "venv")
+
+    assert code == 1
+    assert "Python 3.11" in said
+    assert said.count("\n") == 1
+
+
+def test_the_first_python_that_is_new_enough_makes_the_environment(bare):
+    add(bare, "python3", "exit 1")
+    add(bare, "python3.12", f'case "$1" in -m) echo "$@" > {bare}/made;; esac')
+
+    assert tool(bare, "make-venv", "somewhere")[0] == 0
+    assert (bare / "made").read_text() == "-m venv --clear somewhere\n"
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_a_missing_server_is_a_note_and_under_ci_a_failure(bare, ci, code):
+    assert tool(bare, "need-server", CI=ci)[0] == code
+    assert "no redis-server of 7.0 or newer (found: none)" in tool(bare, "need-server", CI=ci)[1]
+
+
+@pytest.mark.parametrize(("version", "code"), [("6.0.16", 1), ("7.0.15", 0), ("8.2.1", 0)])
+def test_a_server_must_be_new_enough(bare, version, code):
+    add(bare, "redis-server", f"echo Redis server v={version} sha=0")
+
+    assert tool(bare, "need-server", CI="true")[0] == code
+
+
+def test_a_missing_server_is_installed_where_that_is_allowed(bare):
+    add(bare, "id", "echo 0")
+    add(bare, "apt-get", f'echo "$@" >> {bare}/asked')
+
+    tool(bare, "need-server")
+
+    assert (bare / "asked").read_text().splitlines()[:2] == [
+        "update -qq",
+        "install -qq -y --no-install-recommends redis-server",
+    ]
