@@ -30,7 +30,8 @@ class Delivery:
 
     receipt: opaque, and the only key to settle it by.
     count: 1-based; grows only when a worker died with the message.
-    acked: acknowledged before its run (at most once): settling it stores a result and touches no queue.
+    acked: acknowledged before its run (at most once), so no longer in its queue; settling it stores its result and
+        keeps its dead letter.
     cause: why the worker that held it last died, where known.
     """
 

@@ -16,10 +16,16 @@ PAUSE = 0.1
 async def stop_when_empty(worker: "Worker") -> None:
     """Stop *worker* when it holds nothing and nothing is ready; what is delayed waits for the next worker."""
     await worker.joined()
+    quiet_at = -1
     while not worker.stopping:
         await worker.idle()
-        if await _empty(worker) and not worker.held:
+        # Twice in a row without a fetch in between: what was just taken from a queue is for a moment in neither place.
+        if not await _empty(worker) or worker.held:
+            quiet_at = -1
+        elif quiet_at == worker.fetched:
             worker.stop()
+        else:
+            quiet_at = worker.fetched
         await trio.sleep(PAUSE)
 
 

@@ -120,6 +120,11 @@ class Worker:
         return self._session.holdings.running if self._session is not None else 0
 
     @property
+    def fetched(self) -> int:
+        """How many deliveries it has received."""
+        return self._tally.fetched
+
+    @property
     def held(self) -> int:
         """How many deliveries are received and not yet settled."""
         return len(self._session.holdings.held) if self._session is not None else 0

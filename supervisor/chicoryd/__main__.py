@@ -84,7 +84,7 @@ def check(config: Path) -> int:
     from chicoryd import daemon
     from chicoryd.spawn import Entries
 
-    return daemon.check(config, ("--app", "--broker"), os.environ, Entries())
+    return daemon.examine(config, os.environ, Entries())
 
 
 def _talk(config: Path, conversation: Callable[[Path], None]) -> int:

@@ -1,6 +1,7 @@
 """The control socket: one JSON line asks, one answers.  Only the daemon's own user and root may."""
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -45,9 +46,10 @@ class Client:
             raise ValueError(str(error)) from error
         self._heard += data
         if b"\n" in self._heard:
-            asked = json.loads(self._heard.partition(b"\n")[0])
-            if isinstance(asked, dict):
-                return cast("dict[str, Any]", asked)
+            with contextlib.suppress(ValueError, RecursionError):
+                asked = json.loads(self._heard.partition(b"\n")[0])
+                if isinstance(asked, dict):
+                    return cast("dict[str, Any]", asked)
         elif data and len(self._heard) <= _LONGEST:
             return None
         raise ValueError("not a request: one line of JSON with a `command` is expected")
@@ -114,6 +116,15 @@ def ask(state_dir: Path, command: str) -> dict[str, Any]:
         return _converse(sock, command)[0]
 
 
+def runs(state_dir: Path) -> bool:
+    """Whether a daemon answers on *state_dir*."""
+    try:
+        ask(state_dir, "ping")
+    except (NotRunning, OSError):
+        return False
+    return True
+
+
 def ask_to_stop(state_dir: Path) -> int:
     """Ask the daemon to stop, wait until it has, and return its exit code.  NotRunning when there is none."""
     with _connect(state_dir) as sock:
@@ -140,9 +151,13 @@ def _connect(state_dir: Path) -> socket.socket:
 
 
 def _converse(sock: socket.socket, command: str, lines: int = 1) -> list[dict[str, Any]]:
-    sock.sendall(json.dumps({"command": command}).encode() + b"\n")
-    with sock.makefile("rb") as answers:
-        heard = [json.loads(line) for line, _ in zip(answers, range(lines), strict=False)]
+    heard: list[dict[str, Any]] = []
+    try:
+        sock.sendall(json.dumps({"command": command}).encode() + b"\n")
+        with sock.makefile("rb") as answers:
+            heard = [json.loads(line) for line in itertools.islice(answers, lines)]
+    except ConnectionError:
+        pass  # it died; what it had said by then is looked at all the same
     if heard and "error" in heard[0]:
         raise PermissionError(heard[0]["error"])
     if len(heard) < lines:

@@ -1,5 +1,6 @@
 """A daemon from its settings: takes its state directory, runs the loop, and leaves the directory as it was."""
 
+import contextlib
 import os
 import re
 import socket
@@ -8,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from chicoryd.control import Control
+from chicoryd.control import Control, runs
 from chicoryd.log import Log
 from chicoryd.loop import Loop
 from chicoryd.notify import Notifier
@@ -21,6 +22,16 @@ from chicoryd.spawn import Entries, Spawner, prepare
 def check(config: Path, flags: tuple[str, ...], environ: Mapping[str, str], entries: Entries) -> int:
     """Have a child check the configuration, and more with *flags*; its exit code.  It says itself what is wrong."""
     return Spawner(entries, config.absolute(), environ).check(*flags)
+
+
+def examine(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
+    """Check all that can be checked without starting anything: the embedded broker only where it runs already."""
+    flags = ("--app", "--broker")
+    with contextlib.suppress(SettingsError):  # the child says it better
+        settings = load(config, environ)
+        if settings.embedded and not runs(settings.state_dir):
+            flags = ("--app",)
+    return check(config, flags, environ, entries)
 
 
 def start(config: Path, environ: Mapping[str, str], entries: Entries) -> int:

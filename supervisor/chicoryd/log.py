@@ -21,8 +21,9 @@ class Log:
         if self._dropped:
             text, self._dropped = f"{text} ({self._dropped} lines before this one were dropped)", 0
         now = time.time()
-        stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))}.{int(now % 1 * 1000):03}"
-        line = f"{stamp} {level:<7} chicoryd: {' '.join(text.splitlines())}\n".encode(errors="replace")
+        # As the logging module of the children has it, since all write to one stream.
+        stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03}"
+        line = f"{stamp} {level.upper()} chicoryd: {' '.join(text.splitlines())}\n".encode(errors="replace")
         # At most PIPE_BUF bytes in one write, so that no other process's line gets into the middle of it.
         with contextlib.suppress(OSError):
             os.write(self._fd, line[: select.PIPE_BUF - 1] + b"\n" if len(line) > select.PIPE_BUF else line)

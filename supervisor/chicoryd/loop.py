@@ -42,7 +42,7 @@ from chicoryd.roster import Fleet
 from chicoryd.spawn import Spawner, kill_group, reap
 from chicoryd.status import describe
 
-REST = 1.0  # seconds between two looks at the beats of children that are ready
+REST = 2.0  # seconds between two looks at the beats of children that are ready
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # each would end a process that does not know it
 _HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
 
@@ -59,8 +59,8 @@ class Loop:
     lines: dict[int, Line] = attrs.field(factory=dict[int, Line])
     stoppers: list[Client] = attrs.field(factory=list[Client])  # who wait for the end
     _selector: selectors.DefaultSelector = attrs.field(factory=selectors.DefaultSelector)
-    # Lines of children that are ready bring beats, which can wait: they are looked at once a second, all together, so
-    # that the daemon sleeps as long with a hundred workers as with one.
+    # Lines of children that are ready bring beats, which can wait: they are looked at all together and not too often,
+    # so that the daemon sleeps as long with a hundred workers as with one.
     _beats: selectors.DefaultSelector = attrs.field(factory=selectors.DefaultSelector)
     _wakeup: tuple[socket.socket, socket.socket] = attrs.field(factory=socket.socketpair)
     _rests_until: float | None = None

@@ -99,7 +99,7 @@ def _exited(fleet: Fleet, slot: Slot, event: Exited, now: float) -> Step:
         due=now + wait,
         ready_at=None,
         failures=count,
-        boots_failed=slot.boots_failed + (slot.ready_at is None and not asked),
+        boots_failed=slot.boots_failed + (slot.ready_at is None),
         code=event.code,
         ended=why,
         beat={},

@@ -88,6 +88,8 @@ class _Reader:
     def __call__(self, table: str, key: str, default: T, convert: Callable[[Any], T]) -> T:
         where = f"CHICORY_{table}_{key}".upper()
         value = self.environ.get(where)
+        if value == "":
+            return default  # an empty variable takes the file's value away
         if value is None:
             where = f"{self.config}: {table}.{key}"
             found = self.tables.get(table, {})

@@ -187,6 +187,7 @@ async def test_only_a_limit_that_was_asked_for_forgets_the_oldest(make):
     await bury(broker, *sent)
 
     assert [letter.task_id for letter in await broker.get_dlq_messages()] == [sent[2].id, sent[3].id]
+    assert (await broker.counters())["trimmed"] == 2
 
 
 async def test_replaying_purging_and_deleting_at_once_account_for_every_letter(broker):

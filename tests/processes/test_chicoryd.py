@@ -234,8 +234,8 @@ def test_beats_are_shown_and_do_not_keep_the_supervisor_awake(daemon):
     daemon.until(lambda: daemon.facts(who="worker-1", what="beats")[-1]["count"] >= count + 150)
     spent = time.monotonic() - since
 
-    # Some 300 beats came in; once a second they are looked at, and once a second the status may change.
-    assert wakeups() - before <= 3 * spent + 3
+    # Some 300 beats came in; they are looked at every other second.
+    assert wakeups() - before <= 1.5 * spent + 3
 
 
 def test_a_log_reader_that_is_stuck_holds_nothing_up(daemon):
@@ -269,7 +269,7 @@ def test_the_control_socket_answers_nonsense_politely_and_goes_on(daemon):
     daemon.start().until_ready()
 
     assert "unknown command 'dance'" in converse(daemon, b'{"command": "dance"}\n')["error"]
-    for nonsense in (b"hello\n", b"[]\n", b"x" * 10_000, b"\xff\n"):
+    for nonsense in (b"hello\n", b"[]\n", b"[" * 4000 + b"\n", b"x" * 10_000, b"\xff\n"):
         assert "error" in converse(daemon, nonsense)
     assert converse(daemon, b'{"command": "ping"}\n') == {"pid": daemon.process.pid}
 
@@ -293,6 +293,27 @@ def test_without_a_daemon_stop_and_status_say_so_and_exit_3(daemon, name):
     assert (
         answer.stderr == f"chicoryd: no chicoryd runs on {daemon.state_dir}; start one with: chicoryd start -c FILE\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("app", "table", "code", "said"),
+    [
+        ("from chicory import Chicory\napp = Chicory()\n", "", 0, ""),
+        ("from chicory import Chicory\napp = Chicory()\n", "[supervisor]\nworkrs = 2\n", 78, "workers"),
+        ("1 / 0\n", "", 66, "ZeroDivisionError"),
+        ("app = 3\n", "", 66, "errands:app"),
+    ],
+)
+def test_check_finds_what_would_keep_the_daemon_from_starting(daemon, home, app, table, code, said):
+    (home / "errands.py").write_text(app)
+    daemon.config.write_text(f'app = "errands:app"\n{table}')
+    daemon.environ["PYTHONPATH"] += f"{os.pathsep}{home}"
+
+    answer = daemon.command("check")
+
+    assert answer.returncode == code, answer.stderr
+    assert said in answer.stderr
+    assert not daemon.state_dir.exists()
 
 
 def test_a_wrong_command_line_exits_64(daemon):

@@ -1,9 +1,9 @@
 """An app on the memory broker, and its books, which must close after each test."""
 
 import pytest
-from tests.trio.virtual import close_books
 
 from chicory.testing import memory_app
+from tests.trio.books import close_books
 
 
 @pytest.fixture

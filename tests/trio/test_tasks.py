@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
-from tests.trio.virtual import in_virtual_time
 
 from chicory import AsyncResult, DeliveryMode, RetryPolicy, TaskContext, TaskState
 from chicory.app import Chicory
@@ -29,14 +28,12 @@ from chicory.errors import (
 from chicory.testing import running_worker
 from chicory.types import BackendType, BrokerType
 
-pytestmark = in_virtual_time
-
 
 async def ready(app, queue="default"):
     return (await app.broker.get_queue_sizes(queue)).ready
 
 
-async def test_a_task_is_still_the_function_it_was(app):
+async def test_a_task_is_still_the_function_it_was(autojump_clock, app):
     @app.task
     async def double(x: int) -> int:
         """Twice as much."""
@@ -54,7 +51,7 @@ async def test_a_task_is_still_the_function_it_was(app):
     assert set(app.tasks) == {double.name, halve.name}
 
 
-async def test_delay_gives_the_result_of_async_and_sync_tasks(app):
+async def test_delay_gives_the_result_of_async_and_sync_tasks(autojump_clock, app):
     @app.task
     async def double(x: int) -> int:
         await trio.sleep(1)
@@ -73,7 +70,7 @@ async def test_delay_gives_the_result_of_async_and_sync_tasks(app):
         assert await doubled.state() is TaskState.SUCCESS
 
 
-async def test_send_gives_an_id_by_which_the_result_is_found(app):
+async def test_send_gives_an_id_by_which_the_result_is_found(autojump_clock, app):
     @app.task(name="double")
     async def double(x: int) -> int:
         return 2 * x
@@ -84,7 +81,7 @@ async def test_send_gives_an_id_by_which_the_result_is_found(app):
         assert await app.result(task_id).get() == 8
 
 
-async def test_a_task_that_wants_its_context_gets_it(app):
+async def test_a_task_that_wants_its_context_gets_it(autojump_clock, app):
     seen = []
 
     @app.task(queue="mail")
@@ -114,7 +111,7 @@ def test_the_context_comes_first_or_not_at_all(app):
         async def look(x: int, context: TaskContext) -> None: ...
 
 
-async def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(app):
+async def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(autojump_clock, app):
     @app.task(name="pay")
     async def pay(amount: int, *, currency: str = "EUR") -> None: ...
 
@@ -129,7 +126,7 @@ async def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(app
 
 
 @pytest.mark.parametrize("delay", [-1, math.nan, math.inf, timedelta(seconds=-1), 1e30])
-async def test_a_delay_that_is_no_delay_is_refused(app, delay):
+async def test_a_delay_that_is_no_delay_is_refused(autojump_clock, app, delay):
     @app.task
     async def nothing() -> None: ...
 
@@ -137,7 +134,7 @@ async def test_a_delay_that_is_no_delay_is_refused(app, delay):
         nothing.options(delay=delay)
 
 
-async def test_a_delayed_task_runs_on_time(app):
+async def test_a_delayed_task_runs_on_time(autojump_clock, app):
     ran = []
 
     @app.task
@@ -156,7 +153,7 @@ async def test_a_delayed_task_runs_on_time(app):
         assert due - 1 < at - start < due + 1
 
 
-async def test_options_add_up_and_leave_the_task_as_it_was(app):
+async def test_options_add_up_and_leave_the_task_as_it_was(autojump_clock, app):
     @app.task(queue="slow", timeout=9, priority=1)
     async def work() -> None: ...
 
@@ -194,7 +191,7 @@ def test_a_name_is_registered_once(app):
         app.task("billing.charge")
 
 
-async def test_a_failure_is_raised_where_the_result_is_awaited(app):
+async def test_a_failure_is_raised_where_the_result_is_awaited(autojump_clock, app):
     @app.task(retry_policy=RetryPolicy(max_retries=0))
     async def fail() -> None:
         raise KeyError("no such order")
@@ -209,7 +206,7 @@ async def test_a_failure_is_raised_where_the_result_is_awaited(app):
     assert "execute.py" not in trace
 
 
-async def test_a_result_that_does_not_come_in_time_is_a_timeout(app):
+async def test_a_result_that_does_not_come_in_time_is_a_timeout(autojump_clock, app):
     @app.task
     async def nap() -> str:
         await trio.sleep(100)
@@ -225,7 +222,7 @@ async def test_a_result_that_does_not_come_in_time_is_a_timeout(app):
         assert await result.get() == "rested"
 
 
-async def test_a_result_that_cannot_come_says_why(app):
+async def test_a_result_that_cannot_come_says_why(autojump_clock, app):
     @app.task(ignore_result=True)
     async def forget() -> None: ...
 
@@ -237,7 +234,7 @@ async def test_a_result_that_cannot_come_says_why(app):
         await AsyncResult("x", None).state()
 
 
-async def test_a_result_expires():
+async def test_a_result_expires(autojump_clock):
     app = Chicory(MemoryBroker(), MemoryBackend(result_ttl=60))
 
     @app.task
@@ -252,7 +249,7 @@ async def test_a_result_expires():
             await result.get()
 
 
-async def test_many_messages_are_published_in_one_go(app):
+async def test_many_messages_are_published_in_one_go(autojump_clock, app):
     @app.task
     async def double(x: int) -> int:
         return 2 * x
@@ -263,7 +260,7 @@ async def test_many_messages_are_published_in_one_go(app):
         assert [await result.get() for result in results] == [2 * x for x in range(50)]
 
 
-async def test_a_backend_that_does_not_join_is_told_what_to_expect():
+async def test_a_backend_that_does_not_join_is_told_what_to_expect(autojump_clock):
     class Apart(MemoryBackend):
         def joins(self, broker):
             return False

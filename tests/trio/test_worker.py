@@ -3,18 +3,17 @@
 import signal
 import threading
 import time
+from itertools import pairwise
 
 import attrs
 import pytest
 import trio
-from tests.trio.virtual import close_books, in_virtual_time
 
 from chicory import DeliveryMode, GiveUp, Retry, RetryPolicy, Snooze, TaskContext, TaskFailed, TaskMessage, TaskState
 from chicory.config import WorkerConfig
 from chicory.testing import running_worker
 from chicory.worker.worker import Worker
-
-pytestmark = in_virtual_time
+from tests.trio.books import close_books
 
 ONCE = RetryPolicy(max_retries=0)
 
@@ -23,7 +22,7 @@ async def dead(app):
     return [(letter.task_name, letter.error) for letter in await app.broker.get_dlq_messages()]
 
 
-async def test_a_failing_task_is_tried_again_and_then_dead_lettered(app, books):
+async def test_a_failing_task_is_tried_again_and_then_dead_lettered(autojump_clock, app, books):
     tries = []
 
     @app.task(name="fail", retry_policy=RetryPolicy(max_retries=2, delay=10, multiplier=3, jitter=0))
@@ -44,7 +43,7 @@ async def test_a_failing_task_is_tried_again_and_then_dead_lettered(app, books):
     assert await result.state() is TaskState.FAILURE
 
 
-async def test_without_dead_letters_a_failure_is_only_a_failure(app, books):
+async def test_without_dead_letters_a_failure_is_only_a_failure(autojump_clock, app, books):
     @app.task(retry_policy=ONCE)
     async def fail() -> None:
         raise ValueError
@@ -57,7 +56,7 @@ async def test_without_dead_letters_a_failure_is_only_a_failure(app, books):
     assert await result.state() is TaskState.FAILURE
 
 
-async def test_a_task_may_choose_when_to_run_again(app, books):
+async def test_a_task_may_choose_when_to_run_again(autojump_clock, app, books):
     runs = []
 
     @app.task(name="later", retry_policy=RetryPolicy(max_retries=1, delay=1))
@@ -74,12 +73,12 @@ async def test_a_task_may_choose_when_to_run_again(app, books):
         assert await result.get() == "now"
 
     assert [retries for retries, _ in runs] == [0, 0, 0, 0, 1]
-    waits = [after - before for (_, before), (_, after) in zip(runs, runs[1:], strict=False)]
+    waits = [after - before for (_, before), (_, after) in pairwise(runs)]
     assert waits == pytest.approx([100, 100, 100, 1000], abs=1)
 
 
 @pytest.mark.parametrize("error", [GiveUp("no use"), KeyError("final")])
-async def test_what_is_final_is_not_tried_again(app, books, error):
+async def test_what_is_final_is_not_tried_again(autojump_clock, app, books, error):
     @app.task(name="fail", give_up_on=KeyError)
     async def fail() -> None:
         raise error
@@ -108,7 +107,7 @@ class Rude(BaseException):
     ],
 )
 @pytest.mark.parametrize("sync", [False, True])
-async def test_no_exception_of_a_task_harms_its_siblings(app, books, error, sync):
+async def test_no_exception_of_a_task_harms_its_siblings(autojump_clock, app, books, error, sync):
     @app.task
     async def sibling() -> str:
         await trio.sleep(10)
@@ -136,7 +135,7 @@ async def test_no_exception_of_a_task_harms_its_siblings(app, books, error, sync
         assert await well.get() == "well"
 
 
-async def test_a_stray_cancelled_is_a_failure_and_no_cancellation(app, books):
+async def test_a_stray_cancelled_is_a_failure_and_no_cancellation(autojump_clock, app, books):
     @app.task
     async def sibling() -> str:
         await trio.sleep(10)
@@ -163,7 +162,7 @@ async def test_a_stray_cancelled_is_a_failure_and_no_cancellation(app, books):
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1: 2}, {"deep": {"set": {1}}}, "x" * 300_000, "\ud800"])
-async def test_a_result_that_cannot_travel_is_a_failure(app, books, value):
+async def test_a_result_that_cannot_travel_is_a_failure(autojump_clock, app, books, value):
     calls = []
 
     @app.task(name="odd")
@@ -181,7 +180,7 @@ async def test_a_result_that_cannot_travel_is_a_failure(app, books, value):
     assert len(await dead(app)) == 1
 
 
-async def test_a_run_that_takes_too_long_is_cut_and_is_a_failure(app, books):
+async def test_a_run_that_takes_too_long_is_cut_and_is_a_failure(autojump_clock, app, books):
     ends = []
 
     @app.task(timeout=5, retry_policy=ONCE)
@@ -208,7 +207,7 @@ async def test_a_run_that_takes_too_long_is_cut_and_is_a_failure(app, books):
             await (await slow_thread.delay()).get()
 
 
-async def test_what_cannot_be_run_goes_to_the_dead_letters_and_the_worker_carries_on(app, books):
+async def test_what_cannot_be_run_goes_to_the_dead_letters_and_the_worker_carries_on(autojump_clock, app, books):
     @app.task(name="pay")
     async def pay(amount: int) -> int:
         return amount
@@ -226,7 +225,7 @@ async def test_what_cannot_be_run_goes_to_the_dead_letters_and_the_worker_carrie
     assert letters["pay"].startswith("ArgumentsError: pay(amount: int)")
 
 
-async def test_a_message_that_expired_is_not_run(app, books):
+async def test_a_message_that_expired_is_not_run(autojump_clock, app, books):
     ran = []
 
     @app.task(expires=60)
@@ -244,7 +243,7 @@ async def test_a_message_that_expired_is_not_run(app, books):
     assert ran == ["fresh"]
 
 
-async def test_a_message_that_killed_too_many_workers_is_not_run_again(app, books):
+async def test_a_message_that_killed_too_many_workers_is_not_run_again(autojump_clock, app, books):
     ran = []
 
     @app.task(name="poison")
@@ -266,7 +265,7 @@ async def test_a_message_that_killed_too_many_workers_is_not_run_again(app, book
     assert "killed by signal 11" in error
 
 
-async def test_no_more_run_than_may_and_no_more_are_held_than_that_and_the_prefetch(app, books):
+async def test_no_more_run_than_may_and_no_more_are_held_than_that_and_the_prefetch(autojump_clock, app, books):
     most = {"running": 0, "held": 0}
 
     @app.task
@@ -282,7 +281,7 @@ async def test_no_more_run_than_may_and_no_more_are_held_than_that_and_the_prefe
     assert most == {"running": 3, "held": 5}
 
 
-async def test_sync_tasks_run_as_many_at_a_time_as_async_ones(app, books):
+async def test_sync_tasks_run_as_many_at_a_time_as_async_ones(autojump_clock, app, books):
     meet = threading.Barrier(50)
 
     @app.task
@@ -294,7 +293,7 @@ async def test_sync_tasks_run_as_many_at_a_time_as_async_ones(app, books):
         assert sorted([await result.get() for result in results]) == list(range(50))
 
 
-async def test_context_variables_do_not_leak_from_one_task_into_the_next(app, books):
+async def test_context_variables_do_not_leak_from_one_task_into_the_next(autojump_clock, app, books):
     from contextvars import ContextVar
 
     who = ContextVar("who", default="nobody")
@@ -310,7 +309,7 @@ async def test_context_variables_do_not_leak_from_one_task_into_the_next(app, bo
         assert [await result.get() for result in results] == ["nobody"] * 3
 
 
-async def test_at_most_once_is_acknowledged_before_it_starts(app, books):
+async def test_at_most_once_is_acknowledged_before_it_starts(autojump_clock, app, books):
     delivered = []
 
     @app.task(delivery_mode=DeliveryMode.AT_MOST_ONCE, name="metric")
@@ -328,7 +327,7 @@ async def test_at_most_once_is_acknowledged_before_it_starts(app, books):
     assert delivered[-1] == 0
 
 
-async def test_at_most_once_is_never_tried_again(app, books):
+async def test_at_most_once_is_never_tried_again(autojump_clock, app, books):
     runs = []
 
     @app.task(delivery_mode=DeliveryMode.AT_MOST_ONCE)
@@ -345,7 +344,7 @@ async def test_at_most_once_is_never_tried_again(app, books):
     assert runs == [True]
 
 
-async def test_a_quiet_worker_finishes_and_fetches_nothing(app, books):
+async def test_a_quiet_worker_finishes_and_fetches_nothing(autojump_clock, app, books):
     @app.task
     async def work() -> None:
         await trio.sleep(10)
@@ -362,7 +361,7 @@ async def test_a_quiet_worker_finishes_and_fetches_nothing(app, books):
         await second.get()
 
 
-async def test_a_burst_ends_when_nothing_is_left(app, books):
+async def test_a_burst_ends_when_nothing_is_left(autojump_clock, app, books):
     done = []
 
     @app.task
@@ -380,7 +379,7 @@ async def test_a_burst_ends_when_nothing_is_left(app, books):
     assert worker.report()["done"] == 4
 
 
-async def test_a_beat_says_how_the_worker_is_doing(app, books):
+async def test_a_beat_says_how_the_worker_is_doing(autojump_clock, app, books):
     @app.task
     async def work() -> None:
         await trio.sleep(10)
@@ -394,7 +393,7 @@ async def test_a_beat_says_how_the_worker_is_doing(app, books):
     assert beat["rss"] > 1_000_000
 
 
-async def test_ctrl_c_reaches_whoever_runs_the_worker_and_no_task(app):
+async def test_ctrl_c_reaches_whoever_runs_the_worker_and_no_task(autojump_clock, app):
     inside = []
 
     @app.task(retry_policy=ONCE)
@@ -409,7 +408,7 @@ async def test_ctrl_c_reaches_whoever_runs_the_worker_and_no_task(app):
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
-async def test_the_worker_counts_what_it_did(app):
+async def test_the_worker_counts_what_it_did(autojump_clock, app):
     @app.task(retry_policy=ONCE)
     async def work(x: int) -> None:
         if x:

@@ -136,6 +136,11 @@ class Kernel:
         self.post(Tick())
         return True
 
+    def sleep_until(self, slot):
+        """Until there is a child in *slot*."""
+        while slot not in [child.slot for child in self.children.values()]:
+            assert self.sleep(), "nobody will start it"
+
     def all(self, role=None):
         return [child for child in self.children.values() if role in (None, child.role)]
 
@@ -321,8 +326,7 @@ def test_a_death_waits_for_a_scheduler_and_is_told_again_to_the_next_one():
         kernel.say_ready(kernel.one("scheduler").pid)
         told.append([m["consumer"] for m in kernel.one("scheduler").told if m["t"] == "dead"])
         kernel.exit(kernel.one("scheduler").pid, 1)
-        while not kernel.all(Role.SCHEDULER):
-            kernel.sleep()
+        kernel.sleep_until("scheduler")
     kernel.pass_time(61)
     kernel.boot()
 
@@ -336,8 +340,7 @@ def test_a_crash_loop_backs_off_in_its_own_slot_and_never_ends_a_fleet_that_was_
     started = []
 
     for _ in range(12):
-        while not [child for child in kernel.all() if child.slot == "worker-1"]:
-            kernel.sleep()
+        kernel.sleep_until("worker-1")
         started.append(kernel.now)
         kernel.exit(kernel.one("worker-1").pid, 1)
 
@@ -347,12 +350,37 @@ def test_a_crash_loop_backs_off_in_its_own_slot_and_never_ends_a_fleet_that_was_
     assert kernel.one("worker-2").ready
 
 
+def test_even_when_every_worker_crashes_at_boot_a_fleet_that_was_ready_goes_on():
+    kernel = Kernel(plan())
+    kernel.boot()
+
+    for _ in range(5):
+        for slot in ("worker-1", "worker-2"):
+            kernel.sleep_until(slot)
+            kernel.exit(kernel.one(slot).pid, 78)
+
+    assert not kernel.fleet.stopping
+
+
+def test_boots_that_failed_before_a_good_one_are_forgotten():
+    kernel = Kernel(plan(workers=1))
+    kernel.say_ready(kernel.one("server").pid)
+
+    for good in (False, False, True, False, False):
+        kernel.sleep_until("worker-1")
+        if good:
+            kernel.say_ready(kernel.one("worker-1").pid)
+        kernel.exit(kernel.one("worker-1").pid, 1)
+
+    assert not kernel.fleet.ready
+    assert not kernel.fleet.stopping
+
+
 def test_a_minute_of_healthy_life_resets_the_back_off():
     kernel = Kernel(plan())
     kernel.boot()
     for _ in range(3):
-        while not [child for child in kernel.all() if child.slot == "worker-1"]:
-            kernel.sleep()
+        kernel.sleep_until("worker-1")
         kernel.say_ready(kernel.one("worker-1").pid)
         kernel.pass_time(60)
         kernel.exit(kernel.one("worker-1").pid, 1)
@@ -367,7 +395,7 @@ def test_when_no_worker_comes_up_in_three_tries_at_first_start_it_gives_up(code,
 
     for _ in range(6):
         while not kernel.all(Role.WORKER):
-            kernel.sleep()
+            assert kernel.sleep()
         kernel.exit(kernel.all(Role.WORKER)[0].pid, code)
     for slot in ("scheduler", "server"):
         kernel.exit(kernel.one(slot).pid, 0)
@@ -381,8 +409,7 @@ def test_one_worker_that_comes_up_is_enough_to_go_on():
     kernel.say_ready(kernel.one("worker-2").pid)
 
     for _ in range(5):
-        while not [child for child in kernel.all() if child.slot == "worker-1"]:
-            kernel.sleep()
+        kernel.sleep_until("worker-1")
         kernel.exit(kernel.one("worker-1").pid, 1)
 
     assert not kernel.fleet.stopping
@@ -458,6 +485,18 @@ def test_a_second_sigterm_changes_nothing():
     assert kernel.fleet == before
 
 
+def test_hurrying_twice_is_hurrying_once():
+    kernel = Kernel(plan())
+    kernel.boot()
+    kernel.post(Asked("SIGQUIT"))
+    before = kernel.fleet
+
+    kernel.post(Asked("SIGQUIT"))
+
+    assert kernel.fleet == before
+    assert kernel.stopped(kernel.one("worker-1")) == [0]
+
+
 def test_what_still_boots_at_a_stop_gets_a_signal_and_leaves_cleanly_by_it():
     kernel = Kernel(plan(workers=1))
     asked = []
@@ -486,13 +525,14 @@ def test_what_does_not_boot_in_time_is_killed_unless_it_shows_signs_of_life():
 
 def test_a_word_that_is_still_in_the_pipe_when_patience_ends_counts():
     kernel = Kernel(plan(boot_timeout=60))
-    server = kernel.one("server")
+    kernel.say_ready(kernel.one("server").pid)
+    booting = kernel.all(Role.WORKER)
     kernel.now += 3600  # the supervisor itself was stopped
 
-    kernel.say_ready(server.pid)
-    kernel.post(Tick())
+    for child in booting:
+        kernel.say_ready(child.pid)
 
-    assert not server.killed
+    assert not any(child.killed for child in booting)
 
 
 def test_a_child_that_hung_up_is_killed_when_it_does_not_end():

@@ -6,22 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from chicory.brokers.base import ROADS
 from chicory.types import Failure, QueueSizes
-
-ROADS = (
-    "published",
-    "done",
-    "failed",
-    "dead",
-    "retried",
-    "released",
-    "reclaimed",
-    "replayed",
-    "deleted",
-    "purged",
-    "stale",
-    "lost",
-)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -129,11 +115,12 @@ class Places:
         self._enter(entry, None)
 
     def bury(self, letter_id: str, letter: Letter, *, limit: int | None) -> None:
-        """A message that was let go is dead; beyond *limit* the oldest letter is forgotten, and counted as deleted."""
+        """A message that was let go is dead; beyond *limit* the oldest letter is forgotten, and counted."""
         self.books["dead"] += 1
         self.dead[letter_id] = letter
         while limit is not None and len(self.dead) > limit:
-            self.delete(next(iter(self.dead)))
+            del self.dead[next(iter(self.dead))]
+            self.books["trimmed"] += 1
 
     def find(self, letter_or_task: str) -> str | None:
         """The letter of this id, else the oldest one of this task."""

@@ -1,15 +1,4 @@
-"""Virtual time for a whole module: `pytestmark = in_virtual_time`.  Waiting costs nothing, a deadlock is met at once."""
-
-import pytest
-import trio
-from trio.testing import MockClock
-
-
-def _run(test, *, clock=None, instruments=()):
-    return trio.run(test, clock=clock or MockClock(autojump_threshold=0), instruments=instruments)
-
-
-in_virtual_time = pytest.mark.trio(run=_run)
+"""The books of a queue."""
 
 
 async def close_books(app, queue="default"):

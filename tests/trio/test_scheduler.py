@@ -1,0 +1,115 @@
+"""The scheduler: on time, patient, and alone or in company."""
+
+import pytest
+import trio
+
+from chicory.errors import BrokerUnavailable
+from chicory.scheduler.scheduler import Scheduler
+from chicory.testing import running_worker
+from chicory.worker.worker import Worker
+
+
+def noting(app):
+    ran = []
+
+    @app.task(name="note")
+    async def note(word: str) -> None:
+        ran.append((word, trio.current_time()))
+
+    return note, ran
+
+
+async def test_nothing_runs_early_and_all_that_is_due_runs(autojump_clock, app, books):
+    note, ran = noting(app)
+    delays = [0.001, 0.5, 1, 1, 59.9, 86400]
+
+    async with running_worker(app) as worker:
+        start = trio.current_time()
+        for delay in delays:
+            await note.options(delay=delay).send(str(delay))
+        await worker.settled(len(delays))
+
+    for word, at in ran:
+        assert float(word) <= at - start < float(word) + 0.02
+
+
+async def test_a_message_due_sooner_wakes_a_sleeping_scheduler(autojump_clock, app, books):
+    note, ran = noting(app)
+
+    async with running_worker(app) as worker:
+        await note.options(delay=3600).send("late")
+        await trio.sleep(3)
+        start = trio.current_time()
+        await note.options(delay=0.25).send("soon")
+        await worker.settled(1)
+
+    assert ran[0][1] - start == pytest.approx(0.25, abs=0.02)
+
+
+async def test_ten_thousand_due_at_once_are_ready_at_once(autojump_clock, app, books):
+    note, ran = noting(app)
+    later = note.options(delay=100)
+    await app.publish_many([later.message(str(number)) for number in range(2000)])
+
+    async with running_worker(app, concurrency=500) as one, running_worker(app, concurrency=500) as other:
+        start = trio.current_time()
+        await trio.sleep_until(start + 101)
+        assert one.report()["settled"] + other.report()["settled"] == 2000
+
+    assert len({word for word, _ in ran}) == len(ran) == 2000
+
+
+async def test_the_deliveries_of_a_silent_worker_are_given_back_when_its_lease_is_over(autojump_clock, app, books):
+    note, ran = noting(app)
+    await note.send("again")
+    async with app.broker.consumer(["default"], name="silent", limit=1) as consumer:
+        (delivery,) = await consumer.receive(1)
+
+    start = trio.current_time()
+    async with running_worker(app) as worker:
+        await worker.settled(1)
+
+    assert delivery.count == 1
+    assert 30 <= ran[0][1] - start <= 36
+
+
+async def test_the_deliveries_of_a_worker_reported_dead_are_given_back_at_once(autojump_clock, app, books):
+    note, ran = noting(app)
+    await app.publish_many([note.message(str(number)) for number in range(600)])
+    async with app.broker.consumer(["default"], name="dead", limit=600) as consumer:
+        assert len(await consumer.receive(600)) == 600
+    scheduler = Scheduler(app.broker, ["default"])
+    worker = Worker(app, clock=trio.current_time, scheduler=False)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run)
+        nursery.start_soon(worker.run)
+        await trio.sleep(2)
+        start = trio.current_time()
+        scheduler.died("dead", "killed by signal 9")
+        await worker.settled(600)
+        assert trio.current_time() - start < 1
+        nursery.cancel_scope.cancel()
+
+    assert scheduler.reclaimed == 600
+
+
+async def test_a_scheduler_outlives_an_outage(autojump_clock, app, books, monkeypatch):
+    note, ran = noting(app)
+    broken = True
+    keeper = app.broker.keeper
+
+    def sometimes(queues):
+        if broken:
+            raise BrokerUnavailable("cut")
+        return keeper(queues)
+
+    monkeypatch.setattr(app.broker, "keeper", sometimes)
+    async with running_worker(app) as worker:
+        await note.options(delay=10).send("x")
+        await trio.sleep(60)
+        assert ran == []
+        broken = False
+        await worker.settled(1)
+
+    assert len(ran) == 1
