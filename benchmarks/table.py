@@ -28,8 +28,8 @@ def show(figures: Sequence[Figure], about: dict[str, str], rounds: int) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         title="Chicory beside a bare loop",
-        caption=f"Medians of {rounds} interleaved rounds, or of one where it says so; the ratio is the median of the "
-        "rounds' ratios. Bare: a blocking socket and hiredis, the same commands, no leases, fences or retries.",
+        caption=f"Medians of {rounds} rounds, bare and ours in turn; the ratio is the median of the rounds' ratios. "
+        "Idle figures are one stretch. Bare: a blocking socket and hiredis; no leases, fences or retries.",
     )
     table.add_column("measure")
     for heading in ("ours", "bare", "ratio", "target"):

@@ -32,36 +32,38 @@ def sole(error: BaseException) -> BaseException:
 
 
 class Outage:
-    """Counts the failures of whoever shares it.
+    """One for all who use one broker; it lasts from the first failure until everybody has been answered.
 
-    over: called when the broker has answered again.
+    over: called when it has ended.
     """
 
     def __init__(self, over: Callable[[], None] | None = None) -> None:
-        self._failures = 0
+        self._failures: dict[str, int] = {}
         self._since = 0.0
         self._over = over
 
     @property
     def on(self) -> bool:
-        """Whether the broker failed when it was last asked."""
-        return self._failures > 0
+        """Whether somebody has not been answered."""
+        return bool(self._failures)
 
-    def failed(self, error: BrokerError) -> float:
-        """Note *error*; returns the seconds to wait before the next attempt."""
+    def failed(self, who: str, error: BrokerError) -> float:
+        """Note that *who* met *error*; returns the seconds to wait before the next attempt.
+
+        *who* must be somebody who asks again and again, or the outage never ends.
+        """
         if not self._failures:
             self._since = time.monotonic()
             log.warning("the broker fails, trying on until it answers: %s", error)
-        self._failures += 1
+        failures = self._failures[who] = self._failures.get(who, 0) + 1
         if isinstance(error, BrokerRefused):
             return REFUSED * (1 - 0.5 * random.random())
-        return wait(self._failures, random.random())
+        return wait(failures, random.random())
 
-    def answered(self) -> None:
-        """Note that the broker has answered."""
-        if not self._failures:
+    def answered(self, who: str) -> None:
+        """Note that *who* was answered."""
+        if not self._failures or self._failures.pop(who, None) is None or self._failures:
             return
-        self._failures = 0
         log.warning("the broker answers again, after %.1f s", time.monotonic() - self._since)
         if self._over is not None:
             self._over()

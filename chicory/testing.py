@@ -42,12 +42,15 @@ def memory_app(
 
 
 @asynccontextmanager
-async def running_worker(app: Chicory, *, name: str | None = None, **settings: Any) -> AsyncGenerator[Worker]:
+async def running_worker(
+    app: Chicory, *, name: str | None = None, scheduler: bool = True, **settings: Any
+) -> AsyncGenerator[Worker]:
     """A worker of *app* that has joined; leaving the block stops it and waits for its end.
 
     settings: of `WorkerConfig`, on top of the app's.  Leases are measured by trio's clock, so virtual time works.
     """
-    worker = Worker(app, evolve(app.config.worker, **settings), name=name, clock=trio.current_time)
+    config = evolve(app.config.worker, **settings)
+    worker = Worker(app, config, scheduler=scheduler, name=name, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
         await worker.joined()

@@ -56,7 +56,7 @@ class Scheduler:
                 cause = sole(error)
                 if not isinstance(cause, BrokerError):
                     raise
-                await trio.sleep(self._outage.failed(cause))
+                await trio.sleep(self._outage.failed("schedule", cause))
 
     def died(self, consumer: str, why: str) -> None:
         """Give back what *consumer* held, now."""
@@ -75,7 +75,7 @@ class Scheduler:
                     more = await self._reclaim(keeper, None) or more
                     reclaim_at = trio.current_time() if more else trio.current_time() + RECLAIM_EVERY
                 due = await keeper.promote(BATCH)
-                self._outage.answered()
+                self._outage.answered("schedule")
                 with trio.move_on_after(next_wake(due, reclaim_at - trio.current_time(), more=more)):
                     await self._wake.wait()
 
@@ -105,4 +105,5 @@ class Scheduler:
                 await keeper.changed()
                 self._wake.set()
             except BrokerError as error:
-                await trio.sleep(self._outage.failed(error))
+                # Promoting is what must succeed for the outage to be over: this may hear nothing for hours.
+                await trio.sleep(self._outage.failed("schedule", error))

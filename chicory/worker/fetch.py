@@ -90,9 +90,9 @@ class Fetcher:
             await trio.sleep_forever()
         except BrokerError as error:
             self._reconciled.clear()
-            await trio.sleep(self._outage.failed(error))
+            await trio.sleep(self._outage.failed("fetch", error))
         else:
-            self._outage.answered()
+            self._outage.answered("fetch")
             if self._reconciled:
                 found = [delivery for delivery in found if delivery.receipt not in self._reconciled]
                 self._reconciled.clear()
@@ -113,7 +113,8 @@ class Fetcher:
                 self._lost()
                 await trio.sleep_forever()
             except BrokerError as error:
-                await trio.sleep(self._outage.failed(error))
+                # Counted with the renewals: they go on, and when one is answered the outage is over and we are asked.
+                await trio.sleep(self._outage.failed("renew", error))
             else:
                 found = [delivery for delivery in missed if delivery.receipt not in self._arrived]
                 self._reconciled.update([delivery.receipt for delivery in found])

@@ -79,7 +79,7 @@ class LeaseKeeper:
         try:
             with trio.move_on_after(self._consumer.lease / 3):
                 held = await self._consumer.renew()
-                self._outage.answered()
+                self._outage.answered("renew")
                 if held:
                     self._renewed = asked
                     self.look()
@@ -90,7 +90,7 @@ class LeaseKeeper:
             self._lost()
             await trio.sleep_forever()
         except BrokerError as error:
-            await trio.sleep(self._outage.failed(error))
+            await trio.sleep(self._outage.failed("renew", error))
         return False
 
     async def watch(self) -> None:

@@ -253,7 +253,7 @@ class Session:
                 self._lose()
                 await trio.sleep_forever()
             except BrokerError as error:
-                await trio.sleep(self._terms.outage.failed(error))
+                await trio.sleep(self._terms.outage.failed("settle", error))
             else:
-                self._terms.outage.answered()
+                self._terms.outage.answered("settle")
                 return acked

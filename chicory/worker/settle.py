@@ -84,9 +84,9 @@ class Settler:
                 self._lost = True
                 continue
             except BrokerError as error:
-                await trio.sleep(self._outage.failed(error))
+                await trio.sleep(self._outage.failed("settle", error))
                 continue
-            self._outage.answered()
+            self._outage.answered("settle")
             del self._ended[: len(batch)]
             self._note(batch, held)
         self._work = trio.Event()

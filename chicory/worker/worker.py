@@ -205,7 +205,7 @@ class Worker:
             async with self.app.broker.consumer(self.config.consumed, name=name, limit=limit) as consumer:
                 self._joining = None
                 self._session = session = Session(consumer, terms, renewed=asked)
-                self._outage.answered()
+                self._outage.answered("join")
                 log.info("worker %s takes %s, %d at a time", name, ", ".join(self.config.consumed), limit)
                 self._become_ready()
                 if self._hurried:
@@ -219,7 +219,7 @@ class Worker:
         return True
 
     async def _try_later(self, error: BrokerError) -> None:
-        pause = self._outage.failed(error)
+        pause = self._outage.failed("join", error)
         self._become_ready()
         joining = self._joining = trio.CancelScope()
         with joining:

@@ -129,8 +129,10 @@ def ask_to_stop(state_dir: Path) -> int:
     """Ask the daemon to stop, wait until it has, and return its exit code.  NotRunning when there is none."""
     with _connect(state_dir) as sock:
         pid = _peer(sock)[0]
-        # Held before the request, so that the number cannot have become another process's.
-        process = os.pidfd_open(pid) if pid and hasattr(os, "pidfd_open") else None
+        process = None
+        with contextlib.suppress(OSError, AttributeError):  # on a system without pidfds the last answer has to do
+            # Held before the request, so that the number cannot have become another process's.
+            process = os.pidfd_open(pid)
         answer = _converse(sock, "stop", lines=2)
         if process is not None:
             select.select([process], [], [])

@@ -5,12 +5,12 @@ import threading
 
 import pytest
 import trio
-from tests.trio.books import close_books
 
 from chicory import DeliveryMode, TaskContext, TaskState
 from chicory.config import evolve
 from chicory.testing import running_worker
 from chicory.worker.worker import Worker
+from tests.trio.books import close_books
 
 
 def sleeper(app, seen=None):

@@ -1,6 +1,5 @@
 """A worker whose broker fails: it trusts its lease no longer than it may, and works on when it can."""
 
-import logging
 from contextlib import asynccontextmanager
 
 import pytest
@@ -90,7 +89,7 @@ async def test_a_slow_task_keeps_its_lease(autojump_clock, app, books):
     assert runs == [True]
 
 
-@pytest.mark.parametrize("seconds", [1, 15])
+@pytest.mark.parametrize("seconds", [6, 15])
 async def test_a_short_outage_interrupts_nothing(autojump_clock, app, broker, books, seconds, caplog):
     ends = []
 
@@ -101,7 +100,7 @@ async def test_a_short_outage_interrupts_nothing(autojump_clock, app, broker, bo
         return seconds
 
     async with running_worker(app, concurrency=3) as worker:
-        results = [await slow.delay(seconds) for seconds in (5, 100)]
+        results = [await slow.delay(seconds) for seconds in (5, 100)]  # one ends while the broker is away
         await worker.busy(2)
         broker.error = BrokerUnavailable("cut")
         await trio.sleep(seconds)
@@ -128,7 +127,7 @@ async def test_a_long_outage_cancels_what_runs_and_the_lease_is_used_again(autoj
         finally:
             ends.append(trio.current_time())
 
-    async with running_worker(app) as worker:
+    async with running_worker(app, scheduler=False) as worker:
         first = await slow.delay()
         await worker.busy()
         last_renewal = trio.current_time()
@@ -180,7 +179,7 @@ async def test_with_finish_what_runs_goes_on_but_nothing_new_starts(autojump_clo
         await trio.sleep(25)
 
     await app.publish_many([slow.message(number) for number in range(2)])
-    async with running_worker(app, concurrency=1, prefetch=1, on_lease_loss="finish") as worker:
+    async with running_worker(app, concurrency=1, prefetch=1, scheduler=False, on_lease_loss="finish") as worker:
         await worker.busy()
         broker.error = BrokerUnavailable("cut")
         await trio.sleep(40)
@@ -267,17 +266,14 @@ async def test_finished_work_waits_for_the_broker_and_is_not_done_again(autojump
 
     @app.task
     async def quick() -> str:
+        broker.error = BrokerUnavailable("cut")
         runs.append(True)
         return "done"
 
     async with running_worker(app) as worker:
-        await worker.joined()
         result = await quick.delay()
-        broker_settles = worker.settled(1)
-        broker.error = None
-        await broker_settles
-        broker.error = BrokerUnavailable("cut")
         await trio.sleep(10)
+        assert (worker.running, worker.held) == (0, 1)
         broker.error = None
         assert await result.get() == "done"
 
@@ -341,4 +337,3 @@ async def test_a_worker_stops_while_it_waits_for_its_broker(autojump_clock, app,
         asked = trio.current_time()
 
     assert trio.current_time() == asked
-    assert logging.getLogger("chicory.worker").name == "chicory.worker"

@@ -21,7 +21,7 @@ def noting(app):
 
 async def test_nothing_runs_early_and_all_that_is_due_runs(autojump_clock, app, books):
     note, ran = noting(app)
-    delays = [0.001, 0.5, 1, 1, 59.9, 86400]
+    delays = [0.001, 0.5, 1, 1, 59.9, 7200]
 
     async with running_worker(app) as worker:
         start = trio.current_time()
@@ -30,7 +30,8 @@ async def test_nothing_runs_early_and_all_that_is_due_runs(autojump_clock, app, 
         await worker.settled(len(delays))
 
     for word, at in ran:
-        assert float(word) <= at - start < float(word) + 0.02
+        # Unix seconds as floats are this coarse.
+        assert float(word) - 1e-6 <= at - start < float(word) + 0.02
 
 
 async def test_a_message_due_sooner_wakes_a_sleeping_scheduler(autojump_clock, app, books):
@@ -46,7 +47,7 @@ async def test_a_message_due_sooner_wakes_a_sleeping_scheduler(autojump_clock, a
     assert ran[0][1] - start == pytest.approx(0.25, abs=0.02)
 
 
-async def test_ten_thousand_due_at_once_are_ready_at_once(autojump_clock, app, books):
+async def test_thousands_due_at_once_are_run_at_once(autojump_clock, app, books):
     note, ran = noting(app)
     later = note.options(delay=100)
     await app.publish_many([later.message(str(number)) for number in range(2000)])
@@ -74,7 +75,7 @@ async def test_the_deliveries_of_a_silent_worker_are_given_back_when_its_lease_i
 
 
 async def test_the_deliveries_of_a_worker_reported_dead_are_given_back_at_once(autojump_clock, app, books):
-    note, ran = noting(app)
+    note, _ = noting(app)
     await app.publish_many([note.message(str(number)) for number in range(600)])
     async with app.broker.consumer(["default"], name="dead", limit=600) as consumer:
         assert len(await consumer.receive(600)) == 600

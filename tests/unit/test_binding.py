@@ -34,8 +34,7 @@ def functions(draw):
         parts.append("*args")
     elif keyword_only:
         parts.append("*")
-    for _ in range(keyword_only):
-        parts.append(next(names) + draw(st.sampled_from(["", "=0"])))
+    parts.extend(next(names) + draw(st.sampled_from(["", "=0"])) for _ in range(keyword_only))
     if draw(st.booleans()):
         parts.append("**kwargs")
     namespace = {}

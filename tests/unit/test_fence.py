@@ -40,10 +40,11 @@ def test_an_outage_is_told_once_and_its_end_once(caplog):
     outage = Outage(over=lambda: ends.append(True))
 
     for _ in range(5):
-        assert outage.failed(BrokerUnavailable("no route")) <= LONGEST
+        assert outage.failed("fetch", BrokerUnavailable("no route")) <= LONGEST
+    outage.answered("renew")
     assert outage.on
-    outage.answered()
-    outage.answered()
+    outage.answered("fetch")
+    outage.answered("fetch")
 
     assert not outage.on
     assert ends == [True]
@@ -52,4 +53,4 @@ def test_an_outage_is_told_once_and_its_end_once(caplog):
 
 
 def test_a_refusal_is_tried_again_slowly():
-    assert Outage().failed(BrokerRefused("wrong password")) >= REFUSED / 2
+    assert Outage().failed("fetch", BrokerRefused("wrong password")) >= REFUSED / 2

@@ -156,4 +156,4 @@ def test_a_limit_of_dead_letters_forgets_the_oldest_and_counts_it():
         places.bury(f"{number:020d}", Letter(b"", str(number), OOPS, 0.0), limit=2)
 
     assert [letter.task_id for _, letter in places.letters("")] == ["1", "2"]
-    assert places.books["deleted"] == 1
+    assert places.books["trimmed"] == 1
