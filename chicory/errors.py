@@ -113,7 +113,7 @@ class PublishUnknown(BrokerError):
 
     def __init__(self, ids: Iterable[str], why: str) -> None:
         self.ids = tuple(ids)
-        super().__init__(f"no answer to publishing {len(self.ids)} message(s) ({why}); repeat with the same id, it is safe")
+        super().__init__(f"no answer to publishing {len(self.ids)} message(s) ({why}); repeating the same id is safe")
 
 
 class LeaseLost(ChicoryError):

@@ -87,7 +87,7 @@ class Lifeline:
         while sock is None:
             await trio.sleep_forever()
         while True:
-            await trio.lowlevel.wait_readable(sock.fileno())  # pyright: ignore[reportUnknownMemberType]
+            await trio.lowlevel.wait_readable(sock.fileno())
             try:
                 return sock.recv(_CHUNK)
             except BlockingIOError:

@@ -127,9 +127,7 @@ class Policy:
     dead_letters: bool = True
 
 
-def decide(
-    message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *, count: int, draw: float
-) -> Outcome:
+def decide(message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *, count: int, draw: float) -> Outcome:
     """What the queue should do with *message* now that its delivery number *count* (1-based) ended so.
 
     *draw* is uniform in [0, 1), for the jitter of a retry.

@@ -267,9 +267,7 @@ async def connect(address: Address, *, timeout: float, name: str = "chicory") ->
             raise BrokerUnavailable(f"{address}: no answer in {timeout:g} s") from error
         if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
             cause = error.__cause__ or error
-            raise BrokerUnavailable(
-                f"{address}: no TLS here ({_reason(cause)}); check the CA and the name"
-            ) from error
+            raise BrokerUnavailable(f"{address}: no TLS here ({_reason(cause)}); check the CA and the name") from error
         if isinstance(error, OSError | trio.BrokenResourceError):
             raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
         raise

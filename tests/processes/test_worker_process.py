@@ -1,0 +1,342 @@
+"""Workers, schedulers and checks as real processes on a real server, with real signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from tests.servers import free_port, running_server
+
+from chicory import Chicory, TaskMessage
+from chicory.config import BrokerConfig, ChicoryConfig, RedisBrokerConfig
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 30.0
+
+TASKS = """
+    import os, time
+    import trio
+    from chicory import Chicory, RetryPolicy, TaskContext
+
+    app = Chicory(retry_policy=RetryPolicy(max_retries=0))
+
+    @app.task(name="double")
+    async def double(x):
+        return 2 * x
+
+    @app.task(name="sleep")
+    async def sleep(seconds):
+        open("started", "a").close()
+        await trio.sleep(seconds)
+
+    @app.task(name="dig")
+    def dig():
+        open("started", "a").close()
+        time.sleep(1000)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_server("redis") as running:
+        yield running
+
+
+class Place:
+    """A directory with an app in it, its settings, and the processes that were started there."""
+
+    def __init__(self, home, url):
+        self.home = home
+        self.prefix = f"t{os.getpid()}{home.name[-20:]}".replace("_", "")
+        self.url = url
+        self.processes = []
+        (home / "tasks.py").write_text(textwrap.dedent(TASKS))
+        self.configure()
+
+    def configure(self, **worker):
+        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in worker.items())
+        (self.home / "chicory.toml").write_text(
+            f'app = "tasks:app"\n[broker]\ntype = "redis"\n[broker.redis]\nurl = "{self.url}"\n'
+            f'key_prefix = "{self.prefix}"\nblock_ms = 500\nclaim_min_idle_ms = 3000\n[worker]\n{lines}\n'
+        )
+
+    @property
+    def environ(self):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("CHICORY")}
+        return {**clean, "CHICORY_CONFIG": str(self.home / "chicory.toml"), "PYTHONPATH": f"{ROOT}:{ROOT}/supervisor"}
+
+    def start(self, *command, line=None, **environ):
+        number = {} if line is None else {"CHICORYD_LIFELINE": str(line.fileno())}
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=self.home,
+            env={**self.environ, **number, **environ},
+            pass_fds=[] if line is None else [line.fileno()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def chicory(self, *arguments):
+        return self.start("chicoryd.child", "chicory.cli:main", *arguments)
+
+    def app(self):
+        redis = RedisBrokerConfig(url=self.url, key_prefix=self.prefix)
+        config = ChicoryConfig(broker=BrokerConfig(redis=redis))
+        return Chicory(self.url, config=config)
+
+    def wait_for_start(self, process):
+        """A task notes that it runs by making a file; a file cannot tell, so it is looked for."""
+        started = self.home / "started"
+        deadline = time.monotonic() + PATIENCE
+        while not started.exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "the task does not start"
+            time.sleep(0.005)
+        started.unlink()
+
+
+def end(process):
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def place(tmp_path, server):
+    made = Place(tmp_path, server.url)
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+async def call(place, name, *args):
+    async with place.app() as app:
+        message = TaskMessage(name=name, args=list(args))
+        await app.publish(message)
+        return await app.result_of(message).get(timeout=PATIENCE)
+
+
+async def send(place, name, *args):
+    async with place.app() as app:
+        await app.publish(TaskMessage(name=name, args=list(args)))
+
+
+async def sizes(place):
+    async with place.app() as app:
+        return await app.broker.get_queue_sizes()
+
+
+async def test_the_command_line_runs_tasks_until_sigterm(place):
+    process = place.chicory("worker", "tasks:app", "--concurrency", "2")
+
+    assert await call(place, "double", 21) == 42
+    process.send_signal(signal.SIGTERM)
+
+    code, _, err = end(process)
+    assert code == 0, err
+    assert "done=1" in err
+
+
+async def test_the_flags_say_what_the_worker_does(place):
+    await send(place, "no-such-task")
+    await send(place, "double", 1)
+    process = place.chicory("worker", "tasks:app", "--queue", "default", "--burst", "--no-dlq", "--no-scheduler")
+
+    code, _, err = end(process)
+
+    assert code == 0, err
+    assert (await sizes(place)).dead == 1  # what is unknown is always kept
+    assert (await sizes(place)).ready == 0
+
+
+async def test_the_first_ctrl_c_drains_and_the_second_does_not_wait(place):
+    process = place.chicory("worker", "tasks:app")
+    await send(place, "sleep", 500)
+    place.wait_for_start(process)
+
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(signal.SIGINT)
+
+    code, _, err = end(process)
+    assert code == 0, err
+    assert (await sizes(place)).ready == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["worker", "task:app"], 66, "did you mean 'tasks'?"),
+        (["worker", "tasks:trio"], 66, "did you mean tasks:app?"),
+        (["worker", "tasks:app", "--concurrency", "0"], 64, "--concurrency"),
+        (["worker", "tasks:app", "--queue", "a b"], 78, "queues"),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(place, arguments, code, told):
+    ended, _, err = end(place.chicory(*arguments))
+
+    assert ended == code, err
+    assert told in err.splitlines()[-1]
+
+
+def test_without_a_broker_it_exits_69_when_told_to(place):
+    place.url = f"redis://127.0.0.1:{free_port()}"
+    place.configure(require_broker=True)
+
+    for process in (place.chicory("worker", "tasks:app"), place.start("chicoryd.child", "chicory.worker.main:main")):
+        code, _, err = end(process)
+
+        assert code == 69, err
+        assert "127.0.0.1" in err.splitlines()[-1]
+        assert "Traceback" not in err
+
+
+class Line:
+    """chicoryd's end of a lifeline."""
+
+    def __init__(self):
+        self.socket, self.theirs = socket.socketpair()
+        self.socket.settimeout(PATIENCE)
+        self._file = self.socket.makefile("r")
+
+    def hear(self, kind):
+        """The next message of *kind*."""
+        for text in self._file:
+            message = json.loads(text)
+            if message["t"] == kind:
+                return message
+        raise AssertionError(f"the line ended without {kind}")
+
+    def say(self, kind, **facts):
+        self.socket.sendall(json.dumps({"t": kind, **facts}).encode() + b"\n")
+
+    def hang_up(self):
+        for end in (self._file, self.socket, self.theirs):
+            end.close()
+
+
+@pytest.fixture
+def line():
+    made = Line()
+    yield made
+    made.hang_up()
+
+
+async def test_a_supervised_worker_says_ready_beats_drains_and_says_bye(place, line):
+    place.configure(heartbeat_interval=0.1)
+    process = place.start(
+        "chicoryd.child", "chicory.worker.main:main", line=line.theirs, CHICORYD_NAME="host:1:2:worker-1:1"
+    )
+
+    line.hear("ready")
+    await send(place, "sleep", 500)
+    place.wait_for_start(process)
+    beat = line.hear("beat")
+    while not beat["running"]:
+        beat = line.hear("beat")
+    assert beat["fetched"] == 1
+    assert beat["rss"] > 0
+    process.send_signal(signal.SIGINT)  # of a terminal; chicoryd alone says what it means
+    line.say("stop")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+async def test_a_worker_whose_chicoryd_has_gone_drains_and_leaves(place, line):
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=line.theirs)
+    line.hear("ready")
+    await send(place, "sleep", 0.5)
+    place.wait_for_start(process)
+
+    line.hang_up()
+
+    code, _, err = end(process)
+    assert code == 0, err
+    assert (await sizes(place)).ready == 0
+
+
+async def test_a_thread_that_does_not_end_does_not_keep_the_process(place, line):
+    place.configure(shutdown_timeout=0.1, cancel_grace=0.1)
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=line.theirs, CHICORYD_NAME="stuck")
+    line.hear("ready")
+    await send(place, "dig")
+    place.wait_for_start(process)
+
+    line.say("stop")
+
+    assert line.hear("bye")["report"]["left"] == 1
+    code, _, err = end(process)
+    assert code == 70, err
+    # Not given back: the lease, or a report of the death, decides.
+    assert (await sizes(place)).delivered == 1
+
+
+async def test_a_scheduler_promotes_and_buries_whom_it_is_told(place, line):
+    async with place.app() as app:
+        await app.publish(TaskMessage(name="double", args=[1]))
+        await app.publish(TaskMessage(name="double", args=[2]), delay=0.2)
+        async with app.broker.consumer(["default"], name="victim", limit=1) as consumer:
+            assert len(await consumer.receive(1)) == 1
+            process = place.start("chicoryd.child", "chicory.scheduler.main:main", line=line.theirs)
+            line.hear("ready")
+            line.say("dead", consumer="victim", why="killed by signal 9")
+            with trio.fail_after(PATIENCE):
+                async with app.broker.consumer(["default"], name="heir", limit=2) as heir:
+                    found = list(await heir.receive(2))
+                    while len(found) < 2:
+                        found += await heir.receive(2 - len(found))
+
+    assert sorted((one.message.args[0], one.count) for one in found) == [(1, 2), (2, 1)]
+    line.say("stop")
+    line.hear("bye")
+    assert end(process)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "code", "told"),
+    [
+        (None, ["--app", "--broker"], 0, ""),
+        (("concurrency", "concurency = 3"), [], 78, "did you mean"),
+        (("app", "tasks:nothing"), ["--app"], 66, "tasks has no 'nothing'"),
+        (("url", "nobody"), ["--broker"], 69, "redis"),
+    ],
+)
+def test_the_check_finds_what_is_wrong(place, change, flags, code, told):
+    config = place.home / "chicory.toml"
+    match change:
+        case ("concurrency", line):
+            config.write_text(config.read_text() + line)
+        case ("app", name):
+            config.write_text(config.read_text().replace("tasks:app", name))
+        case ("url", _):
+            config.write_text(config.read_text().replace(place.url, "redis://127.0.0.1:1"))
+
+    ended, _, err = end(place.start("chicoryd.child", "chicory.check.main:main", *flags))
+
+    assert ended == code, err
+    assert told in err
+    assert len(err.splitlines()) <= 1
+
+
+def test_a_memory_broker_cannot_be_shared_with_a_process(place):
+    config = place.home / "chicory.toml"
+    config.write_text(config.read_text().replace('"redis"', '"memory"'))
+
+    code, _, err = end(place.start("chicoryd.child", "chicory.worker.main:main"))
+
+    assert code == 78
+    assert "lives within one process" in err

@@ -1,0 +1,54 @@
+"""What a checker must say of a user's code; each line that is wrong says so at its end."""
+
+from typing import assert_type
+
+from chicory import AsyncResult, Chicory, Task, TaskContext
+
+app = Chicory()
+
+
+@app.task
+async def double(x: int) -> int:
+    return 2 * x
+
+
+@app.task(queue="slow", timeout=30)
+def shout(word: str, *, times: int = 1) -> str:
+    return word.upper() * times
+
+
+@app.task
+async def visit(context: TaskContext, url: str) -> bytes:
+    return context.id.encode() + url.encode()
+
+
+@app.task(name="measure")
+def measure(context: TaskContext, path: str) -> float:
+    return float(context.retries + len(path))
+
+
+async def right() -> None:
+    assert_type(await double(1), int)
+    assert_type(shout("a", times=2), str)
+    assert_type(await double.delay(1), AsyncResult[int])
+    assert_type(await (await shout.delay("a", times=2)).get(timeout=1), str)
+    assert_type(await visit.send("https://example.com"), str)
+    assert_type(await (await visit.delay("https://example.com")).get(), bytes)
+    assert_type(await (await measure.delay("/tmp")).get(), float)
+    assert_type(await double.options(delay=1, queue="late").delay(1), AsyncResult[int])
+    task: Task[[int], int] = double
+    await task.send(1)
+
+
+async def wrong() -> None:
+    await double.delay("one")  # error: reportArgumentType
+    await double.delay()  # error: reportCallIssue
+    await double.delay(1, 2)  # error: reportCallIssue
+    await double.send(y=1)  # error: reportCallIssue
+    await shout.delay("a", 2)  # error: reportCallIssue
+    await visit.delay(3)  # error: reportArgumentType
+    await measure.send(path=1)  # error: reportArgumentType
+    await double.options(dleay=1).delay(1)  # error: reportCallIssue
+    double.message("one")  # error: reportArgumentType
+    text: str = await (await double.delay(1)).get()  # error: reportAssignmentType
+    print(text)
