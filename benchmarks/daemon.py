@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ state_dir = "{state}"
 
 
 @contextmanager
-def running_daemon(server: Server, workers: int) -> Iterator[int]:
+def running_daemon(server: Server, workers: int) -> Generator[int]:
     """The pid of a chicoryd all of whose workers have their lease."""
     server.flush()
     with tempfile.TemporaryDirectory(prefix="chicory-bench-") as directory:

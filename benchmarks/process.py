@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Process:
 
 
 @contextmanager
-def process(module: str, *arguments: object, url: str) -> Iterator[Process]:
+def process(module: str, *arguments: object, url: str) -> Generator[Process]:
     """A process that lives at most as long as the block."""
     child = Process(module, [str(argument) for argument in arguments], url)
     try:

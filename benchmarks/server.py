@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Server:
 
 
 @contextmanager
-def private_server() -> Iterator[Server]:
+def private_server() -> Generator[Server]:
     """A server that lives as long as the block."""
     binary = shutil.which("redis-server")
     if binary is None:

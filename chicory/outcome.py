@@ -3,63 +3,57 @@
 from typing import Any, assert_never
 
 import attrs
+import msgspec
+from msgspec.structs import replace
 
 from chicory.retry import backoff
 from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
 
 
-@attrs.frozen
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """The task returned *value*."""
 
     value: Any
 
 
-@attrs.frozen
-class Raised:
+class Raised(msgspec.Struct, frozen=True):
     """The task raised.  *final* failures are not retried, whatever the policy says."""
 
     failure: Failure
     final: bool = False
 
 
-@attrs.frozen
-class TimedOut:
+class TimedOut(msgspec.Struct, frozen=True):
     """The run took longer than its *limit*, in seconds."""
 
     limit: float
 
 
-@attrs.frozen
-class Snoozed:
+class Snoozed(msgspec.Struct, frozen=True):
     """The task asked to run again after *delay* seconds; that is not a failure."""
 
     delay: float
 
 
-@attrs.frozen
-class Interrupted:
+class Interrupted(msgspec.Struct, frozen=True):
     """The worker stopped first; the task did nothing wrong."""
 
     why: str
 
 
-@attrs.frozen
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The worker that held the delivery died."""
 
     why: str
 
 
-@attrs.frozen
-class Expired:
+class Expired(msgspec.Struct, frozen=True):
     """The message came too late to be run."""
 
     why: str
 
 
-@attrs.frozen
-class Unrunnable:
+class Unrunnable(msgspec.Struct, frozen=True):
     """There is nothing to run: undecodable bytes, an unknown task, arguments that do not bind."""
 
     failure: Failure
@@ -68,29 +62,25 @@ class Unrunnable:
 Ending = Returned | Raised | TimedOut | Snoozed | Interrupted | Lost | Expired | Unrunnable
 
 
-@attrs.frozen
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """Finished well."""
 
     value: Any
 
 
-@attrs.frozen
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """Finished badly, and nothing is kept but the result."""
 
     failure: Failure
 
 
-@attrs.frozen
-class Dead:
+class Dead(msgspec.Struct, frozen=True):
     """Finished badly: to the dead letters."""
 
     failure: Failure
 
 
-@attrs.frozen
-class RetryIn:
+class RetryIn(msgspec.Struct, frozen=True):
     """*message* is to run after *delay* seconds.
 
     A delay and not an instant: the broker adds it to its own clock, so no other clock matters.
@@ -101,8 +91,7 @@ class RetryIn:
     failure: Failure | None
 
 
-@attrs.frozen
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """Back to the queue at once; *charged* says whether the delivery counts against `max_deliveries`."""
 
     why: str
@@ -166,7 +155,7 @@ def _after_failure(
     if final or isinstance(message, Undecodable) or message.retries >= policy.retry.max_retries:
         return _ended(policy, failure)
     attempt = message.retries + 1
-    return RetryIn(backoff(policy.retry, attempt, draw), attrs.evolve(message, retries=attempt, eta=None), failure)
+    return RetryIn(backoff(policy.retry, attempt, draw), replace(message, retries=attempt, eta=None), failure)
 
 
 def _ended(policy: Policy, failure: Failure) -> Outcome:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 import attrs
+from msgspec.structs import replace
 
 from chicory.binding import Shape
 from chicory.clock import unix_now
@@ -119,7 +120,7 @@ class Task(Generic[P, R]):
         message = self._message(args, kwargs)
         if self._options.delay is None:
             return message
-        return attrs.evolve(message, eta=datetime.fromtimestamp(_now() + self._options.delay, UTC))
+        return replace(message, eta=datetime.fromtimestamp(_now() + self._options.delay, UTC))
 
     def options(
         self,

@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 
 from chicory.errors import PayloadError
 from chicory.types import ResultRecord, TaskMessage, Undecodable
@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_message = msgspec.json.Decoder(TaskMessage).decode
 _decode_record = msgspec.json.Decoder(ResultRecord).decode
 # The envelope's own values do not count against a body's limit.
-_ENVELOPE = 2 * len(attrs.fields(TaskMessage))
+_ENVELOPE = 2 * len(TaskMessage.__struct_fields__)
 
 
 def pack(message: TaskMessage) -> bytes:
@@ -100,7 +100,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
         if message.headers and _headers_size(message) > MAX_HEADERS:
             return Undecodable(raw, f"the headers exceed {MAX_HEADERS} characters")
         if b'"$' in raw:
-            message = attrs.evolve(
+            message = replace(
                 message,
                 args=[untag(value) for value in message.args],
                 kwargs={key: untag(value) for key, value in message.kwargs.items()},
@@ -136,7 +136,7 @@ def unpack_record(raw: bytes) -> ResultRecord:
     """The record in *raw*.  Raises PayloadError: records come from Chicory's own workers."""
     try:
         record = _decode_record(raw)
-        return attrs.evolve(record, value=untag(record.value)) if b'"$' in raw else record
+        return replace(record, value=untag(record.value)) if b'"$' in raw else record
     except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
         raise PayloadError(f"the stored result cannot be read: {error}") from error
 

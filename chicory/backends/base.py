@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from chicory.brokers.base import Broker
 from chicory.types import ResultRecord
 
 
-@attrs.frozen
-class StoredRecord:
+class StoredRecord(msgspec.Struct, frozen=True):
     """A packed record and the task it belongs to."""
 
     task_id: str

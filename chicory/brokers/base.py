@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
+import msgspec
 
 from chicory.outcome import Outcome
 from chicory.types import DLQMessage, QueueSizes, TaskMessage, Undecodable
@@ -24,8 +24,7 @@ ROADS = (
 )
 
 
-@attrs.frozen
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One message in the hands of one worker.
 
     receipt: opaque, and the only key to settle it by.
@@ -43,8 +42,7 @@ class Delivery:
     cause: str = ""
 
 
-@attrs.frozen
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """A delivery, what becomes of it, and the packed result record to store with it (None: store nothing)."""
 
     delivery: Delivery

@@ -82,6 +82,7 @@ class Session:
         )
         self._running: trio.Nursery | None = None
         self._end: End | None = None
+        self._lost = False
         self._ended = trio.Event()
         self._trusted = trio.Event()
         self._trusted.set()
@@ -160,8 +161,13 @@ class Session:
                 self._trusted.set()
 
     def _lose(self) -> None:
+        if self._lost:
+            return
+        self._lost = True
         log.error("%s has lost its lease: others hold its deliveries now", self._consumer.name)
         self._settler.lost()
+        if self._terms.config.on_lease_loss == "cancel":
+            self._hurried.set()  # where it is stopping already
         self._finish(End.LOST)
 
     def _fence(self, fence: Fence) -> None:
@@ -179,6 +185,8 @@ class Session:
             self._terms.gate.close("lease")
             if cancels and self._end is None:
                 self._finish(End.FENCED)
+            elif cancels:
+                self._hurried.set()
         elif cancels and self.holdings.running:
             self._terms.leave(self.holdings.running)
 

@@ -7,8 +7,8 @@ batches by itself.
 import logging
 from collections.abc import Sequence
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from chicory.backends.base import Backend, StoredRecord
 from chicory.brokers.base import Consumer, Settlement
@@ -105,7 +105,7 @@ class Settler:
             # Before settling: a crash in between runs the task again, the other order would lose its result.
             if records:
                 await self._backend.store(records)
-            return await self._consumer.settle([attrs.evolve(one, record=None) for one in batch])
+            return await self._consumer.settle([replace(one, record=None) for one in batch])
         raise BrokerUnavailable("no answer to the settling of finished tasks")
 
     def _note(self, batch: list[Settlement], held: Sequence[bool]) -> None:

@@ -1,6 +1,6 @@
 """From how a run ended to what is told the broker and the backend.  Pure."""
 
-import attrs
+from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
 from chicory.outcome import Dead, Done, Ending, Failed, Outcome, Policy, Raised, RetryIn, decide
@@ -32,7 +32,7 @@ def _outcome(delivery: Delivery, policy: Policy, ending: Ending | Asked, draw: f
     if not isinstance(ending, Asked):
         return decide(delivery.message, policy, ending, count=delivery.count, draw=draw)
     outcome = decide(delivery.message, policy, ending.ending, count=delivery.count, draw=draw)
-    return attrs.evolve(outcome, delay=ending.delay) if isinstance(outcome, RetryIn) else outcome
+    return replace(outcome, delay=ending.delay) if isinstance(outcome, RetryIn) else outcome
 
 
 def _record(message: TaskMessage, outcome: Outcome, now: float) -> bytes | None:

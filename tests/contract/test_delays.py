@@ -3,9 +3,9 @@
 import math
 from datetime import UTC, datetime, timedelta
 
-import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from chicory.outcome import Done, RetryIn
 from chicory.types import QueueSizes
@@ -114,7 +114,7 @@ async def test_a_retry_wakes_the_keeper(broker):
         nursery.start_soon(keep, broker)
         await trio.sleep(0.05)
         began = trio.current_time()
-        await settle(consumer, await receive(consumer, 1), RetryIn(0.1, attrs.evolve(one, retries=1), OOPS))
+        await settle(consumer, await receive(consumer, 1), RetryIn(0.1, replace(one, retries=1), OOPS))
         (again,) = await receive(consumer, 1)
 
         assert trio.current_time() - began >= 0.099
@@ -182,7 +182,7 @@ async def test_a_delayed_or_retried_message_keeps_its_priority(make):
     async with worker(broker) as consumer:
         deliveries = await receive(consumer, 1)
         await broker.publish_many([message(), message()])
-        await settle(consumer, deliveries, RetryIn(0.05, attrs.evolve(urgent, retries=1), OOPS))
+        await settle(consumer, deliveries, RetryIn(0.05, replace(urgent, retries=1), OOPS))
         await trio.sleep(0.06)
         await promoted(broker)
         found = []

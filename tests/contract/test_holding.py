@@ -2,8 +2,8 @@
 
 import time
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from chicory.outcome import Dead, Done, Release, RetryIn
 from chicory.types import QueueSizes
@@ -301,7 +301,7 @@ async def test_a_retry_replaces_its_message(broker):
     await broker.publish(one)
 
     async with worker(broker) as consumer:
-        retried = attrs.evolve(one, retries=1)
+        retried = replace(one, retries=1)
         assert await settle(consumer, await receive(consumer, 1), RetryIn(0, retried, OOPS)) == [True]
         (again,) = await receive(consumer, 1)
         assert again.message == retried

@@ -1,8 +1,8 @@
 """Results: stored with the settling, pushed to who waits, and only ever moving forward (M12)."""
 
-import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Settlement
@@ -34,7 +34,7 @@ async def test_m12_unknown_pending_retrying_and_finished_are_different_answers(b
     assert (await backend.fetch(one.id)).state is TaskState.PENDING
 
     async with worker(broker) as consumer:
-        again = RetryIn(0, attrs.evolve(one, retries=1), OOPS)
+        again = RetryIn(0, replace(one, retries=1), OOPS)
         await settle(consumer, await receive(consumer, 1), again)
         retrying = await backend.fetch(one.id)
         assert (retrying.state, retrying.failure, retrying.retries) == (TaskState.RETRYING, OOPS, 1)

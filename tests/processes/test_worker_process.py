@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.servers import free_port, running_server
 
 from chicory import Chicory, TaskMessage
 from chicory.config import BrokerConfig, ChicoryConfig, RedisBrokerConfig
+from tests.servers import free_port, running_server
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0

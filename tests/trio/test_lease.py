@@ -212,6 +212,27 @@ async def test_a_worker_taken_for_dead_cancels_and_joins_again_under_another_nam
     assert any("first has lost its lease" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_lease_that_ends_while_stopping_ends_what_runs(autojump_clock, app, broker, cut):
+    @app.task
+    async def slow() -> None:
+        await trio.sleep(5000)
+
+    async with running_worker(app, name="first", scheduler=False, shutdown_timeout=1000) as worker:
+        await slow.send()
+        await worker.busy()
+        worker.stop()
+        asked = trio.current_time()
+        if cut:
+            broker.error = BrokerUnavailable("cut")
+        else:
+            async with broker.keeper(["default"]) as keeper:
+                await keeper.reclaim(dead="first")
+
+    # Told of it, at the next renewal; cut off, at two thirds of the lease, and a last flush.
+    assert trio.current_time() - asked < (30 if cut else 10)
+
+
 async def test_a_late_outcome_is_not_used_and_is_counted(autojump_clock, app, broker):
     @app.task
     async def slow(seconds: float) -> float:

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
-import attrs
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
 
@@ -72,4 +72,4 @@ policies = st.builds(
 
 def simple(**fields):
     """A message with nothing special about it but *fields*."""
-    return attrs.evolve(TaskMessage("an-id", name="work"), **fields)
+    return replace(TaskMessage("an-id", name="work"), **fields)

@@ -7,7 +7,6 @@ from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from uuid import UUID
 
-import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -93,7 +92,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.just("$bytes"), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = [field.name for field in attrs.fields(TaskMessage)]
+FIELDS = list(TaskMessage.__struct_fields__)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values), st.booleans())

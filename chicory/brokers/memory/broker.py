@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-import attrs
+from msgspec.structs import replace
 from trio.lowlevel import checkpoint
 
 from chicory.brokers.base import Consumer, Keeper
@@ -171,7 +171,7 @@ class MemoryBroker:
 
 def _packed(message: TaskMessage, queue: str | None) -> tuple[TaskMessage, bytes]:
     if queue is not None and queue != message.queue:
-        message = attrs.evolve(message, queue=queue)
+        message = replace(message, queue=queue)
     return message, pack(message)
 
 

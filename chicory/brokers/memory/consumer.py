@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from chicory.brokers.base import Delivery, Settlement
@@ -49,7 +49,7 @@ class MemoryConsumer:
         await checkpoint()
         held = [self._store.acknowledge(self._lease, delivery) for delivery in deliveries]
         self._store.wake()
-        return [attrs.evolve(one, acked=True) if ours else None for one, ours in zip(deliveries, held, strict=True)]
+        return [replace(one, acked=True) if ours else None for one, ours in zip(deliveries, held, strict=True)]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         await checkpoint()

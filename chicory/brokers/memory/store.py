@@ -6,6 +6,7 @@ from itertools import count as counting
 from typing import Protocol, assert_never
 
 import attrs
+from msgspec.structs import replace
 from trio.lowlevel import ParkingLot
 
 from chicory.brokers.base import Delivery, Settlement
@@ -155,7 +156,7 @@ class Store:
         raw = places.dead[letter_id].raw
         message = unpack(raw)
         if isinstance(message, TaskMessage):
-            again = self._entry(attrs.evolve(message, retries=0) if reset_retries else message)
+            again = self._entry(replace(message, retries=0) if reset_retries else message)
             self._unfinished[message.id] += 1
             if self.records is not None and not message.ignore_result:
                 self.records.begin(message.id)

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from chicory.backends.base import Backend
 from chicory.brokers.base import ROADS
@@ -220,4 +220,4 @@ class RedisBroker:
 
 
 def _routed(message: TaskMessage, queue: str | None) -> TaskMessage:
-    return message if queue is None or queue == message.queue else attrs.evolve(message, queue=queue)
+    return message if queue is None or queue == message.queue else replace(message, queue=queue)

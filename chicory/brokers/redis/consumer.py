@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
 from chicory.brokers.redis.keys import Keys, ResultKeys
@@ -285,7 +285,7 @@ class RedisConsumer:
         pairs = list(zip(deliveries, answers, strict=True))
         # What was acknowledged is still held: its run takes a place until it is settled.
         self._let_go([delivery for delivery, held in pairs if not held])
-        return [attrs.evolve(delivery, acked=True) if held else None for delivery, held in pairs]
+        return [replace(delivery, acked=True) if held else None for delivery, held in pairs]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """See `Consumer.settle`.  Raises BrokerUnavailable without an answer; repeating it finds out."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import attrs
+from msgspec.structs import replace
 
 from chicory.brokers.redis.keys import Keys, ResultKeys
 from chicory.brokers.redis.scripts import script
@@ -65,7 +65,7 @@ class DeadLetters:
         pending = ""
         level = 0
         if isinstance(message, TaskMessage):
-            again = attrs.evolve(message, retries=0 if reset_retries else message.retries, eta=None)
+            again = replace(message, retries=0 if reset_retries else message.retries, eta=None)
             level = min(max(message.priority or 0, 0), self._keys.levels - 1)
             if self._results is not None and not message.ignore_result:
                 pending = self._results.record + message.id

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
 from chicory.brokers.redis.keys import Keys, ResultKeys
@@ -34,8 +35,7 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
 
-@attrs.frozen
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One message ready to go: *due* is '' (now), '@' and unix seconds, or '+' and seconds from now."""
 
     id: str
@@ -65,6 +65,10 @@ class _Batch:
     items: list[Item]
     shares: list[tuple[_Ticket, int]]
     sent: bool = False
+    ids: frozenset[str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.ids = frozenset([item.id for item in self.items])
 
 
 @attrs.define(eq=False)
@@ -134,8 +138,7 @@ class Publisher:
 
     def _join_doubtful(self, batch: _Batch, ticket: _Ticket) -> bool:
         """Whether *ticket* repeats messages that are in doubt; then it waits for the same answer."""
-        known = {item.id for item in batch.items}
-        if not all(item.id in known for item in ticket.items):
+        if not batch.ids.issuperset([item.id for item in ticket.items]):
             return False
         ticket.sent = len(ticket.items)
         batch.shares.append((ticket, 0))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
+import msgspec
 
 from chicory.brokers.base import Delivery
 from chicory.types import Undecodable
@@ -13,8 +13,7 @@ from chicory.wire import unpack
 _FAIRNESS = 8
 
 
-@attrs.frozen
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """Where a delivery came from: the stream and the entry's id in it."""
 
     stream: str
@@ -22,8 +21,7 @@ class Receipt:
     entry: bytes
 
 
-@attrs.frozen
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One stream: a level of a queue."""
 
     stream: str

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
 from chicory.brokers.redis.keys import Keys, ResultKeys
@@ -18,8 +19,7 @@ _UNFINISHED_MS = 30 * 24 * 3600 * 1000
 _HELD = ord("1")
 
 
-@attrs.frozen
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One delivery to settle: its arguments for settle.lua, and whether its entry is still pending."""
 
     receipt: Receipt
