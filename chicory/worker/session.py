@@ -24,6 +24,7 @@ from chicory.worker.fetch import Fetcher, Gate
 from chicory.worker.holdings import Holdings, Tally
 from chicory.worker.lease import Fence, LeaseKeeper
 from chicory.worker.plan import Catalog, Plan
+from chicory.worker.runner import Runner
 from chicory.worker.settle import Settler
 from chicory.worker.verdict import verdict
 
@@ -81,6 +82,7 @@ class Session:
             lost=self._lose,
         )
         self._running: trio.Nursery | None = None
+        self._runner: Runner | None = None
         self._end: End | None = None
         self._lost = False
         self._ended = trio.Event()
@@ -124,6 +126,7 @@ class Session:
             self._end, self._ended = None, trio.Event()
         async with trio.open_nursery() as running:
             self._running = running
+            self._runner = Runner(running)
             async with trio.open_nursery() as fetching:
                 fetching.start_soon(self._fetcher.run, self._terms.gate)
                 fetching.start_soon(self._fetcher.reconcile)
@@ -196,8 +199,8 @@ class Session:
 
     def _start(self) -> None:
         """Start what waits, as far as there is room."""
-        holdings, running = self.holdings, self._running
-        if not holdings.waiting or running is None or self._end is not None:
+        holdings, running, runner = self.holdings, self._running, self._runner
+        if not holdings.waiting or running is None or runner is None or self._end is not None:
             return
         self.lease.look()
         if not self._trusted.is_set():
@@ -214,11 +217,11 @@ class Session:
             message = delivery.message
             assert isinstance(message, TaskMessage)
             if delivery.acked or plan.mode_of(message) is DeliveryMode.AT_LEAST_ONCE:
-                running.start_soon(self._run, delivery, message, plan, name=message.name)
+                runner.start(self._run(delivery, message, plan))
             else:
                 once.append((delivery, plan))
         if once:
-            running.start_soon(self._acknowledge, once, running)
+            running.start_soon(self._acknowledge, once, runner)
         self._terms.tally.changed()
 
     async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan) -> None:
@@ -233,7 +236,7 @@ class Session:
         keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
         self._settler.add(verdict(delivery, policy, ending, keep=keep, now=now, draw=draw))
 
-    async def _acknowledge(self, once: list[tuple[Delivery, Plan]], running: trio.Nursery) -> None:
+    async def _acknowledge(self, once: list[tuple[Delivery, Plan]], runner: Runner) -> None:
         """At most once: acknowledge first, then run what was still ours."""
         try:
             acked = await self._acknowledged([delivery for delivery, _ in once])
@@ -251,7 +254,7 @@ class Session:
             message = delivery.message
             assert isinstance(message, TaskMessage)
             self.holdings.held[ours.receipt] = ours
-            running.start_soon(self._run, ours, message, plan, name=message.name)
+            runner.start(self._run(ours, message, plan))
 
     async def _acknowledged(self, deliveries: list[Delivery]) -> list[Delivery | None]:
         while True:
