@@ -65,10 +65,14 @@ class _Batch:
     items: list[Item]
     shares: list[tuple[_Ticket, int]]
     sent: bool = False
-    ids: frozenset[str] = attrs.field(init=False)
+    _ids: frozenset[str] | None = attrs.field(default=None, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self.ids = frozenset([item.id for item in self.items])
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of its items, put together when somebody first asks."""
+        if self._ids is None:
+            self._ids = frozenset([item.id for item in self.items])
+        return self._ids
 
 
 @attrs.define(eq=False)
@@ -81,6 +85,11 @@ class _Lane:
     waiting: deque[_Ticket] = attrs.field(factory=deque["_Ticket"])
     doubtful: _Batch | None = None
     number: int = 0
+    names: list[str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        keys, level = self.keys, self.level
+        self.names = [self.session, keys.counters, keys.stream(level), keys.delayed(level)]
 
     def next_batch(self) -> _Batch | None:
         """The batch to send now: one that has no answer yet, else as many waiting items as fit."""
@@ -223,20 +232,18 @@ class Publisher:
         return replies
 
     def _call(self, lane: _Lane, batch: _Batch) -> tuple[list[str], list[Any]]:
-        keys = lane.keys
-        names = [lane.session, keys.counters, keys.stream(lane.level), keys.delayed(lane.level)]
         results = self.results
         args: list[Any] = [
             batch.number,
             _SESSION_MS,
             "" if self._limit is None else self._limit,
-            keys.wake,
+            lane.keys.wake,
             "" if results is None else results.record,
             _PENDING_MS,
         ]
         for item in batch.items:
             args += (item.id, item.data, item.due, "1" if item.noted and results is not None else "")
-        return names, args
+        return lane.names, args
 
     def _answer(self, lane: _Lane, batch: _Batch, reply: Any) -> None:
         """Tell the callers of *batch* what the server took of it."""
@@ -255,7 +262,10 @@ class Publisher:
                 self._end(ticket)
 
     def _end(self, ticket: _Ticket, error: ChicoryError | None = None) -> None:
-        if ticket in ticket.lane.waiting:
+        if ticket.done:
+            return
+        if ticket.sent < len(ticket.items):
+            # Not all of it is on its way, so it still stands in line.
             ticket.lane.waiting.remove(ticket)
         ticket.error = error
         ticket.done = True

@@ -1,15 +1,18 @@
 #!lua
 -- Put a batch of messages into one queue, ready or delayed.  Each batch is applied once, however often it is sent.
 --
--- KEYS  1 publisher's session (hash)  2 counters (hash)  3 stream  4 delayed (sorted set)
+-- KEYS  1 publisher's session: number and answer of its last batch  2 counters (hash)  3 stream  4 delayed (sorted set)
 -- ARGV  1 batch number  2 session ttl, ms  3 limit of the stream's length, or ''  4 wake channel
 --       5 result key prefix, or ''  6 ttl of a pending result, ms
 --       then for each message (at most 256): id, data, due ('' now, '@t' unix seconds, '+s' from now), '1' to note it
 --       as pending (a task id that is known already is then not published again)
 -- Returns how many messages, from the first on, were taken; the rest found the queue full.
-local seen = redis.call('HMGET', KEYS[1], 'batch', 'taken')
-if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then
-  return tonumber(seen[2])
+local seen = redis.call('GET', KEYS[1])
+if seen then
+  local number, answer = string.match(seen, '(%d+):(%d+)')
+  if tonumber(number) >= tonumber(ARGV[1]) then
+    return tonumber(answer)
+  end
 end
 
 local limit = tonumber(ARGV[3])
@@ -61,6 +64,5 @@ if first and (not head or first < tonumber(head)) then
   redis.call('PUBLISH', ARGV[4], '')
 end
 redis.call('HINCRBY', KEYS[2], 'published', published)
-redis.call('HSET', KEYS[1], 'batch', ARGV[1], 'taken', taken)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. taken, 'PX', ARGV[2])
 return taken

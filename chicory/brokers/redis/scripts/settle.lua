@@ -4,7 +4,7 @@
 -- An entry is delivered to one consumer and never claimed by another: taking it back makes a new entry and deletes the
 -- old one.  So to own a delivery is to have its id still pending, and XACK itself is the fence.
 --
--- KEYS  1 consumer's session (hash)  2 counters (hash)  3 stream  4 delayed (sorted set)  5 dead letters (stream)
+-- KEYS  1 consumer's session: number and answer of its last batch  2 counters (hash)  3 stream  4 delayed (sorted set)  5 dead letters (stream)
 -- ARGV  1 batch number  2 session ttl, ms  3 group  4 wake channel  5 result key prefix  6 done channel prefix
 --       7 result ttl, ms  8 ttl of an unfinished result, ms  9 limit of the dead letters, or ''
 --       10 how many pending entries follow (at most 256)  11 their ids, one argument each
@@ -16,9 +16,12 @@
 --         'release', task id, data, deliveries, cause
 --       A record of '' stores nothing.  Items beyond the ids were acknowledged before their runs.
 -- Returns one character an item: '1' carried out, '0' no longer ours.  A batch sent again returns the same.
-local seen = redis.call('HMGET', KEYS[1], 'batch', 'reply')
-if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then
-  return seen[2]
+local seen = redis.call('GET', KEYS[1])
+if seen then
+  local number, answer = string.match(seen, '(%d+):(%d*)')
+  if tonumber(number) >= tonumber(ARGV[1]) then
+    return answer
+  end
 end
 
 local count = tonumber(ARGV[10])
@@ -105,6 +108,5 @@ for name, total in pairs(totals) do
   redis.call('HINCRBY', KEYS[2], name, total)
 end
 local answer = table.concat(reply)
-redis.call('HSET', KEYS[1], 'batch', ARGV[1], 'reply', answer)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. answer, 'PX', ARGV[2])
 return answer
