@@ -1,5 +1,9 @@
 """What the link to Redis makes of addresses and of error replies."""
 
+import subprocess
+import sys
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +61,29 @@ def test_a_unix_url_names_a_path():
 
     assert (address.path, address.db) == ("/run/redis.sock", 2)
     assert str(address) == "unix:///run/redis.sock?db=2"
+
+
+@given(
+    st.sampled_from(["redis", "unix"]),
+    st.none() | st.text(min_size=1, max_size=10),
+    st.none() | st.text(min_size=1, max_size=10),
+    st.integers(1, 65535),
+    st.integers(0, 15),
+)
+def test_a_plain_url_is_read_as_redis_py_reads_it(scheme, username, password, port, db):
+    from chicory.links.redis import _address_with_options, _plain_address
+
+    credentials = f"{quote(username or '', safe='')}:{quote(password or '', safe='')}@" if username or password else ""
+    url = f"redis://{credentials}host:{port}/{db}" if scheme == "redis" else f"unix://{credentials}/run/a%20b.sock"
+
+    assert _plain_address(url) == _address_with_options(url)
+
+
+def test_a_plain_url_needs_no_redis_py():
+    code = "from chicory.links.redis import address_from_url as a; a('redis://u:p@h:1/2'); a('unix:///x'); import sys"
+    done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('redis' in sys.modules)"], check=False)
+
+    assert done.returncode == 0
 
 
 def test_tls_is_verified_unless_the_url_says_otherwise():

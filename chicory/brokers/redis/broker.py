@@ -23,7 +23,8 @@ from chicory.links.redis_pool import Pool, parse_info, verify_server
 from chicory.types import DLQMessage, QueueSizes, TaskMessage
 from chicory.wire import check_queue, pack
 
-_NEVER_CANCELLED = 5.0
+# Seconds a consumer may take to give back what it holds, whatever happens around it.
+_FAREWELL = 5.0
 
 
 class RedisBroker:
@@ -121,10 +122,12 @@ class RedisBroker:
         )
         try:
             await consumer.join()
-            yield consumer
+            try:
+                yield consumer
+            finally:
+                with trio.move_on_after(_FAREWELL, shield=True):
+                    await consumer.leave()
         finally:
-            with trio.move_on_after(_NEVER_CANCELLED, shield=True):
-                await consumer.leave()
             consumer.close()
 
     def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[RedisKeeper]:
