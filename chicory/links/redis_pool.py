@@ -8,7 +8,8 @@ from typing import Any
 import trio
 
 from chicory.errors import BrokerRefused, BrokerUnavailable
-from chicory.links.redis import Address, Connection, ServerError, connect
+from chicory.links.redis import Connection, ServerError, connect
+from chicory.links.redis_address import Address
 
 log = logging.getLogger("chicory.redis")
 

@@ -12,13 +12,12 @@ from chicory.brokers.base import ROADS
 from chicory.brokers.redis.consumer import RedisConsumer
 from chicory.brokers.redis.deadletters import DeadLetters
 from chicory.brokers.redis.keeper import RedisKeeper
-from chicory.brokers.redis.keys import Keys, ResultKeys
+from chicory.brokers.redis.keys import KeepsResults, Keys, ResultKeys
 from chicory.brokers.redis.publisher import Item, Publisher
 from chicory.brokers.redis.scripts import script
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
-from chicory.links.redis import Address
-from chicory.links.redis_address import address_of
+from chicory.links.redis_address import Address, address_of
 from chicory.links.redis_pool import Pool, parse_info, verify_server
 from chicory.types import DLQMessage, QueueSizes, TaskMessage
 from chicory.wire import check_queue, pack
@@ -47,9 +46,7 @@ class RedisBroker:
 
     def join(self, backend: Backend) -> None:
         """Store the results of *backend*, which `joins` this broker, together with settling."""
-        from chicory.backends.redis import RedisBackend
-
-        if isinstance(backend, RedisBackend):
+        if isinstance(backend, KeepsResults):
             self._results = backend.keys
 
     # -- publishing ---------------------------------------------------------------------------------------------------

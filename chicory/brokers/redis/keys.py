@@ -1,5 +1,7 @@
 """The names of everything Chicory keeps in Redis."""
 
+from typing import Protocol, runtime_checkable
+
 import attrs
 
 
@@ -60,6 +62,16 @@ class Keys:
     def settled(self, consumer: str, level: int) -> str:
         """The last batch one consumer settled; lives ten minutes from its last use."""
         return self._key("settled") + f"#{level}#{consumer}"
+
+
+@runtime_checkable
+class KeepsResults(Protocol):
+    """A backend whose records a script can write."""
+
+    @property
+    def keys(self) -> "ResultKeys":
+        """Where its records are."""
+        ...
 
 
 @attrs.frozen
