@@ -39,6 +39,8 @@ class Runner:
             self._about_to_run = True
             self._nursery.start_soon(self._serve, name="chicory runner")
 
+    # As for each run: Ctrl-C must reach whoever runs the worker.
+    @trio.lowlevel.enable_ki_protection
     async def _serve(self) -> None:
         until = trio.current_time() + _TURN
         while self._ready:

@@ -76,6 +76,46 @@ async def test_who_stays_silent_after_the_servers_return_is_taken_for_dead_one_l
         assert not await consumer.renew()
 
 
+async def test_a_worker_that_was_frozen_over_its_end_learns_of_it_though_its_read_was_served(brokers, own_server):
+    broker = brokers(own_server.url, claim_min_idle_ms=60_000, block_ms=500)
+    async with broker.consumer(["default"], name="frozen", limit=5) as frozen, broker.keeper(["default"]) as keeper:
+        await broker.publish(TaskMessage(name="t"))
+        await frozen.receive(1)
+        await keeper.reclaim(dead="frozen")
+
+        # It wakes up, and its read is served before it asks for its lease.
+        (again,) = await frozen.receive(1)
+        await keeper.reclaim()
+
+        assert again.count == 2
+        assert not await frozen.renew()
+
+
+async def test_whoever_has_no_lease_gets_one_full_lease(brokers, own_server):
+    broker = brokers(own_server.url, claim_min_idle_ms=300)
+    async with (
+        broker.keeper(["default"]) as keeper,
+        broker.consumer(["default"], name="silent", limit=1) as silent,
+        broker.consumer(["default"], name="bereft", limit=1) as bereft,
+    ):
+        await broker.publish(TaskMessage(name="t"))
+        await silent.receive(1)
+        with trio.fail_after(10):
+            while not await keeper.reclaim():
+                await bereft.renew()  # from here on the keeper judges by silence
+        await bereft.receive(1)
+        with own_server.client() as client:
+            (leases,) = client.keys("*:leases:*")
+            client.delete(leases)
+        begin = trio.current_time()
+
+        with trio.fail_after(10):
+            while not await keeper.reclaim():
+                await trio.sleep(0.01)
+
+        assert trio.current_time() - begin >= 0.3
+
+
 async def test_a_flushed_server_is_set_up_again_and_says_so(brokers, own_server, caplog):
     broker = brokers(own_server.url, block_ms=500)
     async with broker.consumer(["default"], name="w", limit=5) as consumer:

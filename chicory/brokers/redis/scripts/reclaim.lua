@@ -21,10 +21,16 @@ for i = 3, #KEYS do
     for _, consumer in ipairs(consumers) do
       local name = consumer[2]
       local lease = redis.call('ZSCORE', KEYS[1], name)
-      if not lease and name ~= ARGV[4] then
-        -- Nobody knows this owner's lease (the leases were lost, or it is older than them): it gets one full lease.
-        redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), name)
-      elseif name == ARGV[4] or (ARGV[6] == '1' and tonumber(lease) < now) then
+      if not lease then
+        -- The leases were lost, or a frozen worker's read was served after it had been taken for dead.  It gets one
+        -- full lease, under a name that it cannot renew: it is to notice that the lease it had is gone.
+        lease = redis.call('ZSCORE', KEYS[1], '?' .. name)
+        if not lease then
+          lease = now + tonumber(ARGV[2])
+          redis.call('ZADD', KEYS[1], lease, '?' .. name)
+        end
+      end
+      if name == ARGV[4] or (ARGV[6] == '1' and tonumber(lease) < now) then
         dead[name] = true
         local entries = {}
         if consumer[4] > 0 then
@@ -63,7 +69,7 @@ end
 local answer = {given, vanished, next(held) and 1 or 0}
 for name in pairs(dead) do
   if not held[name] then
-    redis.call('ZREM', KEYS[1], name)
+    redis.call('ZREM', KEYS[1], name, '?' .. name)
     answer[#answer + 1] = name
   end
 end
