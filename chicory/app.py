@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, final, overload
 
 from chicory.config import ChicoryConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
@@ -37,12 +37,6 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
-
-
-class _StoresResults(Protocol):
-    """A broker that can store results in one step with settling."""
-
-    def join(self, backend: "Backend") -> None: ...
 
 
 @final
@@ -240,9 +234,10 @@ class Chicory:
         if self._ends is None:
             broker = self._given_broker or open_broker(self.config)
             backend = self._given_backend or open_backend(self.config)
-            joined = backend is not None and backend.joins(broker)
-            if joined:
-                cast("_StoresResults", broker).join(cast("Backend", backend))
+            joined = False
+            if backend is not None and backend.joins(broker):
+                broker.join(backend)
+                joined = True
             self._ends = broker, backend, joined
         return self._ends
 
