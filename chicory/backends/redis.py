@@ -98,7 +98,7 @@ class RedisBackend:
         if self._listener is None or self._listener_run is not run:
             if self._listener is not None:
                 self._listener.close()
-            self._listener = Listener(self._pool)
+            self._listener = Listener(self._pool, presence=self.keys.waiting)
             self._listener_run = run
         return self._listener
 

@@ -27,10 +27,14 @@ class _Ear:
 
 
 class Listener:
-    """Tells callers what is said on the channels they listen to."""
+    """Tells callers what is said on the channels they listen to.
 
-    def __init__(self, pool: Pool) -> None:
+    It listens to *presence* all the time, first of all: so a speaker can ask the server whether anybody is there.
+    """
+
+    def __init__(self, pool: Pool, *, presence: str) -> None:
         self._pool = pool
+        self._presence = presence
         self._connection: Connection | None = None
         self._ears: defaultdict[str, list[_Ear]] = defaultdict(list)
         self._reading = False
@@ -62,7 +66,9 @@ class Listener:
         async with self._sending:
             if self._connection is None or self._connection.closed:
                 self._connection = None
-                self._connection = await self._pool.open()
+                connection = await self._pool.open()
+                await connection.send("SUBSCRIBE", self._presence)
+                self._connection = connection
             return self._connection
 
     async def _send(self, connection: Connection, *command: str) -> None:

@@ -87,6 +87,11 @@ class ResultKeys:
         return f"{self.prefix}:result:"
 
     @property
+    def waiting(self) -> str:
+        """The channel that every connection listens to on which somebody waits for a result; nothing is said on it."""
+        return f"{self.prefix}:waiting"
+
+    @property
     def done(self) -> str:
         """What comes before the task's id in the channel that says it is finished."""
         return f"{self.prefix}:done:"

@@ -69,6 +69,7 @@ class Settler:
             1 if results is None else results.ttl_ms,
             _UNFINISHED_MS,
             "" if dlq_max_length is None else dlq_max_length,
+            "" if results is None else results.waiting,
         )
         self._group = group
 

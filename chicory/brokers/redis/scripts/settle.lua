@@ -7,7 +7,8 @@
 -- KEYS  1 consumer's session: number and answer of its last batch  2 counters (hash)  3 stream  4 delayed (sorted set)  5 dead letters (stream)
 -- ARGV  1 batch number  2 session ttl, ms  3 group  4 wake channel  5 result key prefix  6 done channel prefix
 --       7 result ttl, ms  8 ttl of an unfinished result, ms  9 limit of the dead letters, or ''
---       10 how many pending entries follow (at most 256)  11 their ids, one argument each
+--       10 channel that whoever waits for any result listens to
+--       11 how many pending entries follow (at most 256)  12.. their ids, one argument each
 --       then for every item, those with a pending entry first and in the order of the ids:
 --         'ack'
 --         'done' | 'failed', task id, record
@@ -24,10 +25,10 @@ if seen then
   end
 end
 
-local count = tonumber(ARGV[10])
+local count = tonumber(ARGV[11])
 local ids = {}
 for i = 1, count do
-  ids[i] = ARGV[10 + i]
+  ids[i] = ARGV[11 + i]
 end
 local all = true
 if count > 0 then
@@ -42,11 +43,16 @@ local function tally(name)
   totals[name] = (totals[name] or 0) + 1
 end
 
+-- Who waits subscribes before it looks, so when nobody has subscribed nobody can have looked too early.
+local waited_for = ARGV[10] ~= '' and redis.call('PUBSUB', 'NUMSUB', ARGV[10])[2] > 0
+
 local function store(task_id, record, finished)
   if record ~= '' then
     if finished then
       redis.call('SET', ARGV[5] .. task_id, record, 'PX', ARGV[7])
-      redis.call('PUBLISH', ARGV[6] .. task_id, '')
+      if waited_for then
+        redis.call('PUBLISH', ARGV[6] .. task_id, '')
+      end
     else
       redis.call('SET', ARGV[5] .. task_id, record, 'PX', ARGV[8])
     end
@@ -56,7 +62,7 @@ end
 local now
 local reply = {}
 local width = {ack = 1, done = 3, failed = 3, dead = 9, retry = 5, release = 5}
-local at = 11 + count
+local at = 12 + count
 local item = 0
 while at <= #ARGV do
   item = item + 1
