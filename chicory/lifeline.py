@@ -45,6 +45,11 @@ class Lifeline:
         """Whether there is a chicoryd at all."""
         return self._sock is not None
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of the socket, for whoever wants to see its end without reading it."""
+        return None if self._sock is None else self._sock.fileno()
+
     def send(self, kind: str, **facts: Any) -> bool:
         """Tell chicoryd; False when it was dropped, because chicoryd has gone or does not keep up.
 

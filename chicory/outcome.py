@@ -116,6 +116,23 @@ class Policy:
     dead_letters: bool = True
 
 
+def runs_alone(count: int, max_deliveries: int) -> bool:
+    """Whether delivery number *count* (1-based) is to run with nothing else in its process.
+
+    It is the last one, for workers died with those before; but perhaps a neighbour killed them.
+    """
+    return count == max_deliveries > 1
+
+
+def most_shared(max_deliveries: int) -> int | None:
+    """The count up to which deaths are charged that may be a neighbour's fault.
+
+    So only a message whose worker died while it ran nothing else can be delivered too often.  None is no limit: where
+    one delivery is all there is, every death counts.
+    """
+    return max_deliveries if max_deliveries > 1 else None
+
+
 def decide(message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *, count: int, draw: float) -> Outcome:
     """What the queue should do with *message* now that its delivery number *count* (1-based) ended so.
 

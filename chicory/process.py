@@ -16,6 +16,9 @@ from chicory.lifeline import Lifeline
 from chicory.outage import sole
 from chicory.types import BrokerType
 
+# Seconds between two looks at the proportional memory: the kernel walks every page for it.
+MEASURE = 10.0
+
 OK, USAGE, NO_INPUT, UNAVAILABLE, INTERNAL, BAD_CONFIG = 0, 64, 66, 69, 70, 78
 
 # The nearest class decides.
@@ -75,8 +78,30 @@ async def beat(line: Lifeline, seconds: float, facts: Callable[[], dict[str, obj
         line.send("beat", **facts())
 
 
-def resident() -> int:
-    """Bytes of memory in use; 0 where that cannot be known."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+class Memory:
+    """Bytes of memory that this process uses; 0 where that cannot be known."""
+
+    def __init__(self) -> None:
+        self._measured = float("-inf")
+        self._proportional = 0
+
+    def resident(self) -> int:
+        """All it has, what it shares with others included."""
+        with suppress(OSError, ValueError, IndexError):
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
+
+    def proportional(self, now: float) -> int:
+        """What it has alone, and its part of what it shares; as of less than MEASURE seconds before *now*."""
+        if now - self._measured >= MEASURE:
+            self._measured = now
+            self._proportional = _proportional()
+        return self._proportional
+
+
+def _proportional() -> int:
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
     return 0

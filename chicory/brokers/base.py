@@ -82,6 +82,13 @@ class Consumer(Protocol):
         """Carry the outcomes out.  False: the delivery was no longer ours, and nothing was done."""
         ...
 
+    async def isolate(self, delivery: Delivery) -> None:
+        """From now on *delivery* is all that runs: should this worker die, then because of it.
+
+        What was read ahead and not received is given back; to be called while nobody is in `receive`.
+        """
+        ...
+
     async def renew(self) -> bool:
         """Renew the lease.  False: it was lost, and every delivery with it; the consumer is of no more use."""
         ...
@@ -91,8 +98,26 @@ class Consumer(Protocol):
         ...
 
 
+def next_life(worker: str, life: int) -> str:
+    """The consumer's name of *worker* in its life number *life*, 1-based: each new lease needs a name of its own."""
+    return worker if life == 1 else f"{worker}+{life}"
+
+
+def life(name: str, worker: str) -> int:
+    """Which life of *worker* the consumer *name* is; 0 when it is somebody else."""
+    if name == worker:
+        return 1
+    rest = name.removeprefix(f"{worker}+")
+    return int(rest) if rest != name and rest.isascii() and rest.isdigit() else 0
+
+
 class Keeper(Protocol):
     """Moves what time moves.  Any number of keepers may run at once: every operation is atomic and idempotent."""
+
+    @property
+    def lease(self) -> float:
+        """Seconds the broker waits after a renewal before it may take a worker for dead."""
+        ...
 
     async def promote(self, limit: int = 256) -> float | None:
         """Make at most *limit* due messages of each queue ready.
@@ -101,10 +126,22 @@ class Keeper(Protocol):
         """
         ...
 
-    async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
+    async def reclaim(
+        self, limit: int = 256, *, dead: str | None = None, why: str = "", most: int | None = None
+    ) -> int:
         """Give the deliveries of dead consumers back, charged; returns how many.
 
-        Dead is who let its lease lapse, and *dead* by name whatever its lease says; *why* travels as the cause.
+        Dead is who let its lease lapse, and the worker *dead* in all its lives, whatever its leases say; *why* travels
+        as the cause.  No count is charged above *most*, except of a delivery that was isolated: see
+        `outcome.most_shared`.
+        """
+        ...
+
+    async def renew(self, workers: Collection[str]) -> int:
+        """Renew the leases of *workers*, who are known to live although they may be too busy to say so.
+
+        Of each the last life that has a lease: the others are over.  A lease that is not there is not made.  Returns
+        how many leases there were, over all queues.
         """
         ...
 

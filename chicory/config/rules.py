@@ -7,6 +7,7 @@ with the types a user may write, which is how static checkers see what a setting
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -98,6 +99,35 @@ class Seconds(Rule[float, float]):
 
     def parse(self, text: str) -> float:
         return self.check(float(text))
+
+
+class Fraction(Rule[float, float]):
+    """A number from 0 to 1."""
+
+    wants = "a number from 0 to 1"
+
+    def check(self, value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise ValueError(value)
+        return float(value)
+
+    def parse(self, text: str) -> float:
+        return self.check(float(text))
+
+
+class Size(Rule[int | str, int]):
+    """Bytes: a number, or text such as 512MiB."""
+
+    wants = "bytes, or a size such as 512MiB"
+    UNITS = ("", "KiB", "MiB", "GiB", "TiB")
+
+    def check(self, value: object) -> int:
+        found = re.fullmatch(r"(\d+)\s*([KMGT]iB)?", value.strip()) if isinstance(value, str) else None
+        if found is not None:
+            value = int(found[1]) * 1024 ** self.UNITS.index(found[2] or "")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(value)
+        return value
 
 
 class Switch(Rule[bool, bool]):

@@ -10,6 +10,7 @@ import attrs
 from chicory.config.rules import (
     AppName,
     Folder,
+    Fraction,
     Integer,
     Maybe,
     Member,
@@ -18,6 +19,7 @@ from chicory.config.rules import (
     RedisUrl,
     Seconds,
     Secret,
+    Size,
     Switch,
     Text,
     Word,
@@ -30,6 +32,7 @@ from chicory.types import BackendType, BrokerType
 CONNECTION = ("host", "port", "db", "username", "password", "url")
 
 OnLeaseLoss = Literal["cancel", "finish"]
+StartMethod = Literal["template", "exec"]
 
 
 @settings
@@ -156,6 +159,10 @@ class SupervisorConfig(Section):
     state_dir: where it keeps its lock, its pid file and its control socket; None is the broker's.
     shutdown_timeout: seconds a worker has to leave before it is killed; None is what its own two come to, and a little.
     boot_timeout: seconds without a word after which a child that starts is killed.
+    hang_timeout: seconds without a sign of life after which a worker or the scheduler is aborted and replaced.
+    start_method: "template" forks workers from a process that has imported the app; "exec" starts each afresh.
+    max_tasks, max_age, memory_soft: so many tasks, seconds or bytes after which a worker makes way for a fresh one.
+    jitter: the part by which these differ from worker to worker, so that they are not all replaced at once.
     """
 
     section: ClassVar[str] = "supervisor"
@@ -164,6 +171,12 @@ class SupervisorConfig(Section):
     state_dir: str | None = setting(default=None, converter=Maybe(Folder()))
     shutdown_timeout: float | None = setting(default=None, converter=Maybe(Seconds()))
     boot_timeout: float = setting(default=60.0, converter=Seconds())
+    hang_timeout: float = setting(default=60.0, converter=Seconds())
+    start_method: StartMethod = setting(default="template", converter=Word[StartMethod]("template", "exec"))
+    max_tasks: int | None = setting(default=None, converter=Maybe(Integer(1)))
+    max_age: float | None = setting(default=None, converter=Maybe(Seconds()))
+    memory_soft: int | None = setting(default=None, converter=Maybe(Size()))
+    jitter: float = setting(default=0.1, converter=Fraction())
 
 
 @settings

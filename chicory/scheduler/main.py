@@ -1,7 +1,9 @@
 """The scheduler process that chicoryd starts."""
 
+import faulthandler
 import logging
 from functools import partial
+from typing import cast
 
 import trio
 
@@ -9,10 +11,13 @@ from chicory.app import Chicory
 from chicory.config import ChicoryConfig, load_config
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.loading import import_app
-from chicory.process import OK, beat, obey_signals, refuse_memory, resident, run, start_logging
+from chicory.process import OK, Memory, beat, obey_signals, refuse_memory, run, start_logging
 from chicory.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("chicory.scheduler")
+
+# Seconds for the deliveries of workers that died before the stop; what is left, the next scheduler is told of.
+LAST_RITES = 5.0
 
 
 def main() -> int:
@@ -26,28 +31,35 @@ def _main() -> int:
     app = import_app(where) if where is not None else Chicory()
     start_logging(app.config.worker.log_level)
     refuse_memory(app.config)
+    faulthandler.enable()
     trio.run(_serve, app, app.config)
     return OK
 
 
 async def _serve(app: Chicory, config: ChicoryConfig) -> None:
     async with lifeline_from_env() as line, app:
-        scheduler = Scheduler(app.broker, config.worker.consumed)
+        scheduler = Scheduler(app.broker, config.worker.consumed, max_deliveries=config.worker.max_deliveries)
+
+        memory = Memory()
 
         def facts() -> dict[str, object]:
-            return {"reclaimed": scheduler.reclaimed, "rss": resident()}
+            pss = memory.proportional(trio.current_time())
+            return {"reclaimed": scheduler.reclaimed, "rss": memory.resident(), "pss": pss}
 
         async with trio.open_nursery() as nursery:
-
-            def stop() -> None:
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(partial(obey_signals, stop, stop, interrupts=not line.supervised))
+            obeying = trio.CancelScope()
+            hurry = nursery.cancel_scope.cancel
+            nursery.start_soon(partial(obey_signals, obeying.cancel, hurry, interrupts=not line.supervised))
             nursery.start_soon(beat, line, config.worker.heartbeat_interval, facts)
             nursery.start_soon(scheduler.run)
             line.send("ready")
-            await _listen(scheduler, line)
-            stop()
+            with obeying:
+                await _listen(scheduler, line)
+            # Nobody speaks for the workers any more.
+            scheduler.live(())
+            with trio.move_on_after(LAST_RITES):
+                await scheduler.buried()
+            nursery.cancel_scope.cancel()
         line.send("bye", report={"reclaimed": scheduler.reclaimed})
 
 
@@ -59,6 +71,9 @@ async def _listen(scheduler: Scheduler, line: Lifeline) -> None:
                 return
             case {"t": "dead", "consumer": str(consumer), "why": str(why)}:
                 scheduler.died(consumer, why)
+            case {"t": "alive", "consumers": list()}:
+                named = cast("list[object]", message["consumers"])
+                scheduler.live([consumer for consumer in named if isinstance(consumer, str)])
             case _:
                 pass  # of a newer chicoryd, or for workers
     log.warning("chicoryd has gone; leaving")

@@ -6,7 +6,7 @@ be asked twice.
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import final
 
 import attrs
@@ -15,7 +15,8 @@ import trio
 from chicory.brokers.base import Broker, Keeper
 from chicory.errors import BrokerError
 from chicory.outage import Outage, sole
-from chicory.scheduler.pacing import RECLAIM_EVERY, next_wake
+from chicory.outcome import most_shared
+from chicory.scheduler.pacing import RECLAIM_EVERY, RENEW_EVERY, next_wake
 
 log = logging.getLogger("chicory.scheduler")
 
@@ -32,13 +33,23 @@ class Death:
 
 @final
 class Scheduler:
-    """The scheduler of *queues*.  *outage*: shared with a worker in the same nursery, so that both complain once."""
+    """The scheduler of *queues*.
 
-    def __init__(self, broker: Broker, queues: Sequence[str], *, outage: Outage | None = None) -> None:
+    max_deliveries: of the workers.  outage: shared with a worker in the same nursery, so that both complain once.
+    """
+
+    def __init__(
+        self, broker: Broker, queues: Sequence[str], *, max_deliveries: int = 3, outage: Outage | None = None
+    ) -> None:
         self._broker = broker
         self._queues = queues
         self._outage = outage or Outage()
+        self._most = most_shared(max_deliveries)
         self._deaths: deque[Death] = deque()
+        self._alive: tuple[str, ...] = ()
+        self._renew_at = float("inf")
+        self._buried = trio.Event()
+        self._buried.set()
         self._wake = trio.Event()
         self.reclaimed = 0
 
@@ -60,8 +71,21 @@ class Scheduler:
 
     def died(self, consumer: str, why: str) -> None:
         """Give back what *consumer* held, now."""
+        self._alive = tuple(one for one in self._alive if one != consumer)
         self._deaths.append(Death(consumer, why))
+        if self._buried.is_set():
+            self._buried = trio.Event()
         self._wake.set()
+
+    def live(self, consumers: Collection[str]) -> None:
+        """These are known to live: renew their leases until told otherwise, for they may be too busy to."""
+        self._alive = tuple(consumers)
+        self._renew_at = trio.current_time()
+        self._wake.set()
+
+    async def buried(self) -> None:
+        """Wait until whatever was reported dead has been given back."""
+        await self._buried.wait()
 
     async def _keep(self, keeper: Keeper) -> None:
         async with trio.open_nursery() as nursery:
@@ -71,13 +95,24 @@ class Scheduler:
                 # Before looking, so that whatever happens meanwhile makes the next sleep a short one.
                 self._wake = trio.Event()
                 more = await self._bury(keeper)
-                if trio.current_time() >= reclaim_at:
+                reclaiming = trio.current_time() >= reclaim_at
+                if reclaiming or trio.current_time() >= self._renew_at:
+                    # Before anybody is judged by his silence: who is known to live may have been stopped as we were.
+                    await self._renew(keeper)
+                if reclaiming:
                     more = await self._reclaim(keeper, None) or more
                     reclaim_at = trio.current_time() if more else trio.current_time() + RECLAIM_EVERY
                 due = await keeper.promote(BATCH)
                 self._outage.answered("schedule")
-                with trio.move_on_after(next_wake(due, reclaim_at - trio.current_time(), more=more)):
+                look = min(reclaim_at, self._renew_at) - trio.current_time()
+                with trio.move_on_after(next_wake(due, look, more=more)):
                     await self._wake.wait()
+
+    async def _renew(self, keeper: Keeper) -> None:
+        asked, self._renew_at = trio.current_time(), float("inf")
+        if self._alive:
+            await keeper.renew(self._alive)
+            self._renew_at = min(self._renew_at, asked + keeper.lease * RENEW_EVERY)
 
     async def _bury(self, keeper: Keeper) -> bool:
         more = False
@@ -85,14 +120,16 @@ class Scheduler:
             more = await self._reclaim(keeper, self._deaths[0])
             if not more:
                 self._deaths.popleft()
+        if not self._deaths:
+            self._buried.set()
         return more
 
     async def _reclaim(self, keeper: Keeper, death: Death | None) -> bool:
         """Take back a batch; True when there may be more."""
         if death is None:
-            taken = await keeper.reclaim(BATCH)
+            taken = await keeper.reclaim(BATCH, most=self._most)
         else:
-            taken = await keeper.reclaim(BATCH, dead=death.consumer, why=death.why)
+            taken = await keeper.reclaim(BATCH, dead=death.consumer, why=death.why, most=self._most)
         if taken:
             whose = "of workers whose lease lapsed" if death is None else f"of {death.consumer} ({death.why})"
             log.warning("%d deliveries %s were given back", taken, whose)

@@ -39,6 +39,10 @@ class Gate:
         if not self._reasons:
             self._opened.set()
 
+    def closed(self, reason: str) -> bool:
+        """Whether it is closed because of *reason*."""
+        return reason in self._reasons
+
     async def opened(self) -> trio.CancelScope:
         """Wait until there is no reason; returns the scope that ends when there is one again."""
         await self._opened.wait()
@@ -66,6 +70,8 @@ class Fetcher:
         self._accept = accept
         self._lost = lost
         self._doubted = trio.Event()
+        self._resting = trio.Event()
+        self._resting.set()
         # What reconciling brought while a fetch was under way, and what fetching brought while reconciling was: the
         # same delivery may come both ways, and by the second it may long be settled.
         self._reconciled: set[Any] = set()
@@ -79,8 +85,14 @@ class Fetcher:
         """Fetch whenever *gate* is open, until cancelled."""
         while True:
             with await gate.opened():
+                self._resting = trio.Event()
                 while True:
                     await self._fetch(await self._holdings.some_free())
+            self._resting.set()
+
+    async def rested(self) -> None:
+        """Wait until no fetch is under way, where the gate is closed."""
+        await self._resting.wait()
 
     async def _fetch(self, free: int) -> None:
         try:

@@ -17,11 +17,15 @@ log = logging.getLogger("chicory.worker")
 class Fence(Enum):
     """What a worker may do.
 
-    OPEN: everything.  HOLD: start nothing new and cancel what runs, for the lease may lapse.
+    OPEN: everything.
+    ASK: start nothing new until the broker has said who holds the lease.  The event loop has stood still, so nothing
+        was renewed and nothing heard; but somebody else may have renewed the lease meanwhile.
+    HOLD: start nothing new and cancel what runs, for the lease may lapse.
     LEAVE: whatever still runs must be gone, for others may start it at any moment.
     """
 
     OPEN = "open"
+    ASK = "ask"
     HOLD = "hold"
     LEAVE = "leave"
 
@@ -31,6 +35,12 @@ def fence(silent: float, lease: float) -> Fence:
     if silent < lease * 2 / 3:
         return Fence.OPEN
     return Fence.HOLD if silent < lease * 9 / 10 else Fence.LEAVE
+
+
+# The part of a lease that the broker has for its answer, once the loop turns again.
+ANSWER_WITHIN = 1 / 10
+# So many looks at the lease have to be missed before the loop has stood still.
+MISSED = 3
 
 
 def boottime() -> float:
@@ -63,13 +73,19 @@ class LeaseKeeper:
         self._renewed = renewed
         self._fenced = fenced
         self._lost = lost
+        self._tick = min(1.0, consumer.lease / 30)
         self._last = Fence.OPEN
-        self.lag = 0.0
+        self._looked = clock()
+        self._answer_by = float("-inf")
+        self._asking = trio.Event()
 
     async def renew(self) -> None:
         """Renew for ever, or until the lease is lost."""
         while True:
-            await trio.sleep(self._interval)
+            # Since the renewal was asked for, not since its answer: that may have waited for a loop that stood still.
+            with trio.move_on_after(max(0.0, self._renewed + self._interval - self._clock())):
+                await self._asking.wait()
+            self._asking = trio.Event()
             while not await self._renew_once():
                 pass
 
@@ -95,16 +111,23 @@ class LeaseKeeper:
 
     async def watch(self) -> None:
         """Tell `fenced` of each change, also while a renewal gets no answer."""
-        tick = min(1.0, self._consumer.lease / 30)
         while True:
-            due = trio.current_time() + tick
-            await trio.sleep_until(due)
-            self.lag = max(self.lag, trio.current_time() - due)
+            self._looked = self._clock()
+            await trio.sleep(self._tick)
             self.look()
 
     def look(self) -> None:
         """Judge the lease now."""
-        now = fence(self._clock() - self._renewed, self._consumer.lease)
-        if now is not self._last:
-            self._last = now
-            self._fenced(now)
+        now = self._clock()
+        judged = fence(now - self._renewed, self._consumer.lease)
+        if judged is not Fence.OPEN:
+            if self._last is Fence.OPEN and now - self._looked > MISSED * self._tick:
+                self._answer_by = now + self._consumer.lease * ANSWER_WITHIN
+                self._asking.set()
+            if self._last in (Fence.OPEN, Fence.ASK) and now < self._answer_by:
+                judged = Fence.ASK
+        if judged is Fence.LEAVE and self._last in (Fence.OPEN, Fence.ASK):
+            self._fenced(Fence.HOLD)
+        if judged is not self._last:
+            self._last = judged
+            self._fenced(judged)

@@ -4,6 +4,7 @@ import functools
 
 import trio
 
+from chicory.app import Chicory
 from chicory.config import load_config
 from chicory.errors import ConfigError
 from chicory.loading import import_app
@@ -16,11 +17,29 @@ def main() -> int:
     return run("worker", _main)
 
 
-def _main() -> int:
+def preload() -> int:
+    """Import the app and read the settings, in the template that workers are forked from; returns the exit code."""
+
+    def load() -> int:
+        _app()
+        return OK
+
+    return run("worker", load)
+
+
+@functools.cache
+def _app() -> Chicory:
+    """The app with its settings: once for all workers of a template, which so are all alike."""
     where = load_config().app
     if where is None:
         raise ConfigError('app is not set; write app = "module:app" at the top of the configuration')
     app = import_app(where)
+    assert app.config
+    return app
+
+
+def _main() -> int:
+    app = _app()
     start_logging(app.config.worker.log_level)
     refuse_memory(app.config)
     trio.run(functools.partial(serve, app, scheduler=False))

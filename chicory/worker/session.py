@@ -17,13 +17,15 @@ from chicory.brokers.base import Consumer, Delivery, Settlement
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.outage import Outage
-from chicory.outcome import Ending, Policy, Release
+from chicory.outcome import Ending, Policy, Release, runs_alone
 from chicory.types import DeliveryMode, TaskMessage
+from chicory.worker.drain import Drain
 from chicory.worker.execute import Asked, execute
 from chicory.worker.fetch import Fetcher, Gate
 from chicory.worker.holdings import Holdings, Tally
 from chicory.worker.lease import Fence, LeaseKeeper
 from chicory.worker.plan import Catalog, Plan
+from chicory.worker.quarantine import Quarantine
 from chicory.worker.runner import Runner
 from chicory.worker.settle import Settler
 from chicory.worker.verdict import verdict
@@ -59,6 +61,7 @@ class Terms:
     limiter: trio.CapacityLimiter
     clock: Callable[[], float]
     leave: Callable[[int], None]
+    drain: Drain
 
 
 @final
@@ -81,6 +84,16 @@ class Session:
             fenced=self._fence,
             lost=self._lose,
         )
+        self._quarantine = Quarantine(
+            consumer,
+            self.holdings,
+            terms.tally,
+            terms.gate,
+            rested=self._fetcher.rested,
+            give_back=self._give_back,
+            release=self._release,
+        )
+        self._fetching: trio.Nursery | None = None
         self._running: trio.Nursery | None = None
         self._runner: Runner | None = None
         self._end: End | None = None
@@ -90,6 +103,8 @@ class Session:
         self._trusted.set()
         self._stopped = trio.Event()
         self._hurried = trio.Event()
+        self._deadline = float("inf")
+        self._patience: trio.CancelScope | None = None
 
     async def run(self) -> None:
         """Work until stopped, or until the lease is lost."""
@@ -107,14 +122,27 @@ class Session:
             self._give_back()
             self._terms.tally.left += await self._settler.finish(LAST_FLUSH)
 
-    def stop(self) -> None:
-        """Fetch no more, give back what has not started, let the rest finish."""
+    def stop(self, grace: float) -> None:
+        """Fetch no more, give back what has not started, let the rest finish within *grace* seconds.
+
+        Asked more than once, the earliest end counts.
+        """
+        self._deadline = min(self._deadline, trio.current_time() + grace)
+        if self._patience is not None:
+            self._patience.deadline = self._deadline
+        self._terms.drain.begin(self.in_flight())
         self._stopped.set()
         self._finish(End.STOPPED)
 
     def hurry(self) -> None:
         """Do not wait for running tasks: cancel them."""
         self._hurried.set()
+
+    def in_flight(self) -> list[Delivery]:
+        """The deliveries whose tasks run, in the order in which they came."""
+        idle = self._settler.ended()
+        idle.update(delivery.receipt for delivery in (*self.holdings.waiting, *self._quarantine.idle))
+        return [delivery for receipt, delivery in self.holdings.held.items() if receipt not in idle]
 
     def doubt(self) -> None:
         """The broker was away: compare notes with it."""
@@ -128,6 +156,7 @@ class Session:
             self._running = running
             self._runner = Runner(running)
             async with trio.open_nursery() as fetching:
+                self._fetching = fetching
                 fetching.start_soon(self._fetcher.run, self._terms.gate)
                 fetching.start_soon(self._fetcher.reconcile)
                 self._start()
@@ -145,7 +174,7 @@ class Session:
         config = self._terms.config
         if end is End.STOPPED or config.on_lease_loss == "finish":
             await self._stopped.wait()
-            with trio.move_on_after(config.shutdown_timeout):
+            with trio.CancelScope(deadline=self._deadline) as self._patience:
                 await self._hurried.wait()
         running.cancel_scope.cancel()
         await trio.sleep(config.cancel_grace)
@@ -181,10 +210,13 @@ class Session:
             self._trusted.set()
             self._start()
             return
-        if fence is Fence.HOLD:
+        if self._trusted.is_set():
+            self._trusted = trio.Event()
+        if fence is Fence.ASK:
+            log.warning("%s: stood still for long, so its lease is in doubt; asking the broker", self._consumer.name)
+        elif fence is Fence.HOLD:
             what = "cancelling what runs" if cancels else "letting what runs finish"
             log.error("%s: the lease cannot be renewed: starting nothing, %s", self._consumer.name, what)
-            self._trusted = trio.Event()
             self._terms.gate.close("lease")
             if cancels and self._end is None:
                 self._finish(End.FENCED)
@@ -195,12 +227,18 @@ class Session:
 
     def _give_back(self) -> None:
         for delivery in self.holdings.give_up():
-            self._settler.add(Settlement(delivery, Release("the worker stopped")))
+            self._release(delivery)
+
+    def _release(self, delivery: Delivery) -> None:
+        self._settler.add(Settlement(delivery, Release("the worker did not start it")))
 
     def _start(self) -> None:
         """Start what waits, as far as there is room."""
         holdings, running, runner = self.holdings, self._running, self._runner
         if not holdings.waiting or running is None or runner is None or self._end is not None:
+            return
+        if self._quarantine.suspect is not None:
+            self._give_back()
             return
         self.lease.look()
         if not self._trusted.is_set():
@@ -213,6 +251,11 @@ class Session:
             if not isinstance(plan, Plan):
                 self._conclude(delivery, self._terms.catalog.policy, plan)
                 continue
+            if delivery.count > 1 and runs_alone(delivery.count, self._terms.config.max_deliveries):
+                if self._quarantine.put_aside(delivery):
+                    continue
+                self._isolate(delivery)
+                break
             holdings.running += 1
             message = delivery.message
             assert isinstance(message, TaskMessage)
@@ -224,6 +267,31 @@ class Session:
             running.start_soon(self._acknowledge, once, runner)
         self._terms.tally.changed()
 
+    def _isolate(self, suspect: Delivery) -> None:
+        assert self._fetching is not None
+        self._quarantine.suspect = suspect
+        self._fetching.start_soon(self._quarantine.run, suspect, self._start_alone, self._start)
+
+    def _start_alone(self, suspect: Delivery) -> bool:
+        """Start *suspect*, to which the rest has given way; False when nothing may be started any more."""
+        running, runner = self._running, self._runner
+        self.lease.look()
+        if running is None or runner is None or self._end is not None or not self._trusted.is_set():
+            return False
+        plan = self._terms.catalog.judge(suspect, self._consumer.now())
+        if not isinstance(plan, Plan):
+            self._conclude(suspect, self._terms.catalog.policy, plan)
+            return True
+        self.holdings.running += 1
+        message = suspect.message
+        assert isinstance(message, TaskMessage)
+        if plan.mode_of(message) is DeliveryMode.AT_LEAST_ONCE:
+            runner.start(self._run(suspect, message, plan))
+        else:
+            running.start_soon(self._acknowledge, [(suspect, plan)], runner)
+        self._terms.tally.changed()
+        return True
+
     async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan) -> None:
         ending = await execute(plan, message, delivery.count, self._terms.limiter)
         holdings = self.holdings
@@ -234,7 +302,10 @@ class Session:
 
     def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending | Asked) -> None:
         keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
-        self._settler.add(verdict(delivery, policy, ending, keep=keep, now=now, draw=draw))
+        settlement = verdict(delivery, policy, ending, keep=keep, now=now, draw=draw)
+        if self._terms.drain.begun:
+            self._terms.drain.ended(delivery, settlement.outcome)
+        self._settler.add(settlement)
 
     async def _acknowledge(self, once: list[tuple[Delivery, Plan]], runner: Runner) -> None:
         """At most once: acknowledge first, then run what was still ours."""

@@ -6,6 +6,7 @@ batches by itself.
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import trio
 from msgspec.structs import replace
@@ -53,6 +54,10 @@ class Settler:
     def pending(self) -> bool:
         """Whether something has ended and is not settled."""
         return bool(self._ended)
+
+    def ended(self) -> set[Any]:
+        """The receipts of what has ended and is not settled."""
+        return {settlement.delivery.receipt for settlement in self._ended}
 
     def lost(self) -> None:
         """The lease is gone: others hold these deliveries, so nothing is said about them."""

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
-from chicory.outcome import Dead, Done, Ending, Failed, Outcome, Policy, Raised, RetryIn, decide
+from chicory.outcome import Dead, Done, Ending, Failed, Lost, Outcome, Policy, Raised, RetryIn, decide
 from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
 from chicory.wire import pack_record
 from chicory.worker.execute import Asked
@@ -30,7 +30,9 @@ def verdict(
 
 def _outcome(delivery: Delivery, policy: Policy, ending: Ending | Asked, draw: float) -> Outcome:
     if not isinstance(ending, Asked):
-        return decide(delivery.message, policy, ending, count=delivery.count, draw=draw)
+        # The delivery that finds its message lost is not run: it is one more than the workers that died.
+        count = delivery.count - 1 if isinstance(ending, Lost) else delivery.count
+        return decide(delivery.message, policy, ending, count=count, draw=draw)
     outcome = decide(delivery.message, policy, ending.ending, count=delivery.count, draw=draw)
     return replace(outcome, delay=ending.delay) if isinstance(outcome, RetryIn) else outcome
 

@@ -1,28 +1,35 @@
 """Worker: runs the tasks of an app until it is told to stop."""
 
+import itertools
 import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, final
 
 import trio
 
 from chicory.app import Chicory
+from chicory.brokers.base import Delivery, next_life
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.outage import Outage, sole
-from chicory.process import resident
+from chicory.process import Memory
 from chicory.scheduler.scheduler import Scheduler
 from chicory.worker.burst import stop_when_empty
+from chicory.worker.drain import Drain
 from chicory.worker.fetch import Gate
 from chicory.worker.holdings import Tally
 from chicory.worker.lease import boottime
 from chicory.worker.plan import Catalog
 from chicory.worker.session import Session, Terms
+from chicory.worker.sight import Sight
 
 log = logging.getLogger("chicory.worker")
+
+# Tasks that a beat names; the others it only counts.
+NAMED = 20
 
 
 @final
@@ -58,6 +65,10 @@ class Worker:
         self._leave = leave or _wait_for
         self._tally = Tally()
         self._gate = Gate()
+        self._drain = Drain()
+        self._sight = Sight()
+        self._memory = Memory()
+        self._grace = self.config.shutdown_timeout
         self._outage = Outage(over=self._doubt)
         self._session: Session | None = None
         self._joining: trio.CancelScope | None = None
@@ -74,7 +85,9 @@ class Worker:
         refused: BrokerError | None = None
         async with trio.open_nursery() as nursery:
             if self._scheduler:
-                nursery.start_soon(Scheduler(self.app.broker, self.config.consumed, outage=self._outage).run)
+                most = self.config.max_deliveries
+                scheduler = Scheduler(self.app.broker, self.config.consumed, max_deliveries=most, outage=self._outage)
+                nursery.start_soon(scheduler.run)
             if self._burst:
                 nursery.start_soon(stop_when_empty, self)
             try:
@@ -86,13 +99,18 @@ class Worker:
             raise refused
         log.info("worker %s ended: %s", self.name, " ".join(f"{key}={count}" for key, count in self.report().items()))
 
-    def stop(self) -> None:
-        """Fetch no more, give back what has not started, let what runs finish within `shutdown_timeout`."""
+    def stop(self, grace: float | None = None) -> None:
+        """Fetch no more, give back what has not started, let what runs finish within `shutdown_timeout`.
+
+        grace: seconds instead, where that is shorter; asked again, the earliest end counts.
+        """
+        if grace is not None:
+            self._grace = min(self._grace, max(0.0, grace))
         self._stopping = True
         if self._joining is not None:
             self._joining.cancel()
         if self._session is not None:
-            self._session.stop()
+            self._session.stop(self._grace)
 
     def hurry(self) -> None:
         """Stop, and do not wait for what runs: it is cancelled and given back."""
@@ -118,6 +136,17 @@ class Worker:
     def running(self) -> int:
         """How many tasks run now."""
         return self._session.holdings.running if self._session is not None else 0
+
+    @property
+    def state(self) -> str:
+        """In a word: stopping, away (the broker is), joining, held (the lease is in doubt), quiet or working."""
+        if self._stopping:
+            return "stopping"
+        if self._outage.on:
+            return "away"
+        if self._session is None:
+            return "joining"
+        return "held" if self._gate.closed("lease") else "quiet" if self._gate.closed("quiet") else "working"
 
     @property
     def fetched(self) -> int:
@@ -150,17 +179,30 @@ class Worker:
         await self._tally.until(lambda: self._session is not None and not self._session.holdings.held)
 
     def beat(self) -> dict[str, Any]:
-        """How it is doing now, for chicoryd: counts, bytes, and seconds the event loop was late since the last beat."""
-        lag = 0.0
-        if self._session is not None:
-            lag, self._session.lease.lag = self._session.lease.lag, 0.0
+        """How it is doing now, for chicoryd: a word, counts, the tasks that have run for longest, bytes of memory."""
+        now = trio.current_time()
         return {
+            "state": self.state,
             "running": self.running,
+            "tasks": self._sight.tell(self._in_flight(), now, NAMED),
             "fetched": self._tally.fetched,
             "done": self._tally.settled,
-            "lag": round(lag, 4),
-            "rss": resident(),
+            "rss": self._memory.resident(),
+            "pss": self._memory.proportional(now),
         }
+
+    def look(self) -> None:
+        """Note which tasks run, so that `tasks` and beats can tell their ages; to be called now and then."""
+        self._sight.look(self._in_flight(), trio.current_time())
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Id, name and age in seconds of each task that runs, the oldest first."""
+        running = self._in_flight()
+        return self._sight.tell(running, trio.current_time(), len(running))
+
+    def drained(self) -> list[dict[str, str]]:
+        """Id, name and end of each task that ran when it was told to stop: see `Drain`."""
+        return self._drain.report()
 
     def report(self) -> dict[str, int]:
         """What it has done: deliveries fetched and settled, settled by outcome, stale, and left to the lease."""
@@ -178,8 +220,9 @@ class Worker:
             limiter=trio.CapacityLimiter(self.config.concurrency),
             clock=self._clock,
             leave=self._leave,
+            drain=self._drain,
         )
-        names = _names(self.name)
+        names = (next_life(self.name, life) for life in itertools.count(1))
         name = next(names)
         while not self._stopping:
             try:
@@ -211,10 +254,11 @@ class Worker:
                 if self._hurried:
                     session.hurry()
                 if self._stopping:
-                    session.stop()
+                    session.stop(self._grace)
                 try:
                     await session.run()
                 finally:
+                    self._drain.unsettled(session.holdings.held)
                     self._session = None
         return True
 
@@ -226,6 +270,9 @@ class Worker:
             await trio.sleep(pause)
         self._joining = None
 
+    def _in_flight(self) -> list[Delivery]:
+        return self._session.in_flight() if self._session is not None else []
+
     def _become_ready(self) -> None:
         self._ready = True
         self._tally.changed()
@@ -233,15 +280,6 @@ class Worker:
     def _doubt(self) -> None:
         if self._session is not None:
             self._session.doubt()
-
-
-def _names(first: str) -> Iterator[str]:
-    """A lease's name is never used again, so each new lease needs another."""
-    yield first
-    number = 1
-    while True:
-        number += 1
-        yield f"{first}+{number}"
 
 
 def _wait_for(count: int) -> None:

@@ -13,11 +13,16 @@ from typing import Any, cast
 
 _LONGEST = 4096  # bytes of a request
 _TIMEOUT = 5.0  # seconds a client waits for an answer that needs no work
+_PATIENCE = 0.05  # seconds for an answer that is larger than the socket's buffer
 _PATH_LIMIT = 107
 
 
 class NotRunning(Exception):
     """No daemon listens on the state directory."""
+
+
+class Refused(Exception):
+    """The daemon says why it will not do what was asked."""
 
 
 def socket_path(state_dir: Path) -> Path:
@@ -55,8 +60,9 @@ class Client:
         raise ValueError("not a request: one line of JSON with a `command` is expected")
 
     def answer(self, message: object) -> None:
-        """Send *message*.  To whom does not read it the daemon does not listen either."""
+        """Send *message*.  Whoever does not read it does not keep the daemon from its work."""
         with contextlib.suppress(OSError):
+            self.socket.settimeout(_PATIENCE)
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def close(self) -> None:
@@ -109,11 +115,14 @@ class Control:
         os.close(self._spare)
 
 
-def ask(state_dir: Path, command: str) -> dict[str, Any]:
-    """What the daemon of *state_dir* answers to *command*.  NotRunning when there is none."""
+def ask(state_dir: Path, command: str, argument: str = "", timeout: float | None = _TIMEOUT) -> dict[str, Any]:
+    """What the daemon of *state_dir* answers to *command*.  NotRunning when there is none, Refused when it will not."""
     with _connect(state_dir) as sock:
-        sock.settimeout(_TIMEOUT)
-        return _converse(sock, command)[0]
+        sock.settimeout(timeout)
+        answer = _converse(sock, command, argument)[0]
+    if "refused" in answer:
+        raise Refused(answer["refused"])
+    return answer
 
 
 def runs(state_dir: Path) -> bool:
@@ -125,8 +134,8 @@ def runs(state_dir: Path) -> bool:
     return True
 
 
-def ask_to_stop(state_dir: Path) -> int:
-    """Ask the daemon to stop, wait until it has, and return its exit code.  NotRunning when there is none."""
+def ask_to_stop(state_dir: Path) -> dict[str, Any]:
+    """Ask the daemon to stop, wait until it has, and return its last words.  NotRunning when there is none."""
     with _connect(state_dir) as sock:
         pid = _peer(sock)[0]
         process = None
@@ -137,7 +146,7 @@ def ask_to_stop(state_dir: Path) -> int:
         if process is not None:
             select.select([process], [], [])
             os.close(process)
-        return int(answer[1]["exit"])
+        return answer[1]
 
 
 def _connect(state_dir: Path) -> socket.socket:
@@ -152,10 +161,10 @@ def _connect(state_dir: Path) -> socket.socket:
     return sock
 
 
-def _converse(sock: socket.socket, command: str, lines: int = 1) -> list[dict[str, Any]]:
+def _converse(sock: socket.socket, command: str, argument: str = "", lines: int = 1) -> list[dict[str, Any]]:
     heard: list[dict[str, Any]] = []
     try:
-        sock.sendall(json.dumps({"command": command}).encode() + b"\n")
+        sock.sendall(json.dumps({"command": command, "argument": argument}).encode() + b"\n")
         with sock.makefile("rb") as answers:
             heard = [json.loads(line) for line in itertools.islice(answers, lines)]
     except ConnectionError:

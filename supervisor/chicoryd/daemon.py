@@ -12,16 +12,17 @@ from pathlib import Path
 from chicoryd.control import Control, runs
 from chicoryd.log import Log
 from chicoryd.loop import Loop
-from chicoryd.notify import Notifier
+from chicoryd.notify import Notifier, watchdog
 from chicoryd.pidfile import AlreadyRunning, Claim
-from chicoryd.roster import Plan, muster
+from chicoryd.plan import Plan
+from chicoryd.roster import muster
 from chicoryd.settings import Settings, SettingsError, load
 from chicoryd.spawn import Entries, Spawner, prepare
 
 
 def check(config: Path, flags: tuple[str, ...], environ: Mapping[str, str], entries: Entries) -> int:
     """Have a child check the configuration, and more with *flags*; its exit code.  It says itself what is wrong."""
-    return Spawner(entries, config.absolute(), environ).check(*flags)
+    return Spawner(entries, config.absolute(), environ, Path(os.devnull)).check(*flags)
 
 
 def examine(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
@@ -72,27 +73,35 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
     except OSError as error:  # it is for people only, and a full disk must not stop the work
         log(f"cannot write the pid file: {error}", "warning")
     prepare()
-    plan = Plan(
-        identity=identity(),
-        workers=settings.workers,
-        embedded=settings.embedded,
-        grace=settings.grace,
-        margin=settings.margin,
-        shutdown_timeout=settings.shutdown_timeout,
-        boot_timeout=settings.boot_timeout,
-        parallel=settings.parallel,
-    )
+    name = identity()
+
+    def plan(read: Settings) -> Plan:
+        return read.plan(name, watchdog(environ))
+
     log(f"starting {settings.workers} workers from {settings.config}, state in {state_dir}, pid {os.getpid()}")
-    spawner = Spawner(entries, settings.config, environ)
-    loop = Loop(muster(plan, time.monotonic()), spawner, control, Notifier(environ), log)
+    words = state_dir / "last-words"
+    words.unlink(missing_ok=True)
+    spawner = Spawner(entries, settings.config, environ, words)
+    loop = Loop(
+        muster(plan(settings), time.monotonic()),
+        spawner,
+        control,
+        Notifier(environ),
+        log,
+        lambda: plan(load(settings.config, environ)),
+    )
     code = loop.run()
     # Whoever waits for the end may start the next daemon at once, so the way is cleared before they are told.
     control.close()
     claim.release()
     log(f"stopped, exit {code}")
-    for client in loop.stoppers:
-        client.answer({"exit": code})
+    for client in loop.desk.stoppers:
+        client.answer({"exit": code, "workers": loop.fleet.drained})
         client.close()
+    # What kept the daemon from ever working comes last, where people and service managers look.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(words.read_text())
+        words.unlink()
     return code
 
 

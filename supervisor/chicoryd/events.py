@@ -5,30 +5,35 @@ from enum import StrEnum
 
 import attrs
 
+from chicoryd.plan import Plan
+
 Message = Mapping[str, object]
 
 
 class Role(StrEnum):
-    """What a child is there for.  In the order in which they are started."""
+    """What a child is there for."""
 
     SERVER = "server"
+    TEMPLATE = "template"  # has imported the app, and forks workers
     SCHEDULER = "scheduler"
     WORKER = "worker"
+    CHECK = "check"  # examines new settings before anything relies on them
 
 
 @attrs.frozen
 class Started:
-    """The child that was asked for in *slot* runs."""
+    """The child that was asked for as *consumer* runs.  *draw* in [0, 1) sets it apart from others of its kind."""
 
-    slot: str
+    consumer: str
     pid: int
+    draw: float
 
 
 @attrs.frozen
 class StartFailed:
-    """The system would not start it.  *draw* in [0, 1) is the jitter of the next try."""
+    """It could not be started.  *draw* in [0, 1) is the jitter of the next try."""
 
-    slot: str
+    consumer: str
     why: str
     draw: float
 
@@ -59,9 +64,29 @@ class Exited:
 
 @attrs.frozen
 class Asked:
-    """An operator wants something: the name of a signal (`SIGTERM`) or of a command (`stop`)."""
+    """An operator wants something: the name of a signal (`SIGTERM`) or of a command (`scale`) with its *argument*.
+
+    ticket: of whoever waits for a Reply; 0 when nobody does.
+    """
 
     what: str
+    argument: str = ""
+    ticket: int = 0
+
+
+@attrs.frozen
+class HaveRead:
+    """The settings as they are now, or *why* they cannot be used."""
+
+    plan: Plan | None
+    why: str = ""
+
+
+@attrs.frozen
+class Woke:
+    """The supervisor itself stood still for *seconds*, as in a debugger or a suspended machine."""
+
+    seconds: float
 
 
 @attrs.frozen
@@ -69,15 +94,27 @@ class Tick:
     """All that was said so far has been heard.  Only now may patience end: a word in a pipe must count."""
 
 
-Event = Started | StartFailed | Said | HungUp | Exited | Asked | Tick
+Event = Started | StartFailed | Said | HungUp | Exited | Asked | HaveRead | Woke | Tick
 
 
 @attrs.frozen
 class Start:
-    """Start a child; the answer is Started or StartFailed."""
+    """Start a child; the answer is Started or StartFailed, at once or later.
 
-    slot: str
+    template: the pid of the template to fork it from; None is a fresh process.
+    first: whether the daemon never worked yet, so that a failure will be the last thing it tells.
+    """
+
     role: Role
+    consumer: str
+    template: int | None
+    first: bool
+
+
+@attrs.frozen
+class Abandon:
+    """Wait no more for the child asked for as *consumer*; the answer is StartFailed."""
+
     consumer: str
 
 
@@ -97,6 +134,13 @@ class Terminate:
 
 
 @attrs.frozen
+class Abort:
+    """Send SIGABRT to *pid*, so that it tells where it stands."""
+
+    pid: int
+
+
+@attrs.frozen
 class Kill:
     """Send SIGKILL to *pid* and all of its process group."""
 
@@ -104,10 +148,23 @@ class Kill:
 
 
 @attrs.frozen
+class Read:
+    """Read the settings again; the answer is HaveRead."""
+
+
+@attrs.frozen
 class Notify:
     """Tell the service manager."""
 
     text: str
+
+
+@attrs.frozen
+class Reply:
+    """Answer the one who asked with *ticket*."""
+
+    ticket: int
+    message: Message
 
 
 @attrs.frozen
@@ -125,4 +182,4 @@ class Quit:
     code: int
 
 
-Action = Start | Tell | Terminate | Kill | Notify | Log | Quit
+Action = Start | Abandon | Tell | Terminate | Abort | Kill | Read | Notify | Reply | Log | Quit

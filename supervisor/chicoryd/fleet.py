@@ -5,9 +5,12 @@ so nothing is asked for twice.
 """
 
 from chicoryd.events import Event, Tick
+from chicoryd.patience import ON_TICK, wake
 from chicoryd.record import record
-from chicoryd.roster import Fleet, Step, may_start, summary
-from chicoryd.rules import RULES, STATUS_PAUSE, lose_patience
+from chicoryd.roster import Fleet, Step
+from chicoryd.rules import RULES
+
+__all__ = ["step", "wake"]
 
 
 def step(fleet: Fleet, event: Event, now: float) -> Step:
@@ -15,18 +18,7 @@ def step(fleet: Fleet, event: Event, now: float) -> Step:
     if fleet.over:
         return fleet, []
     fleet, actions = record(fleet, event, now)
-    rules = (lose_patience, *RULES) if isinstance(event, Tick) else RULES
-    for rule in rules:
+    for rule in (*ON_TICK, *RULES) if isinstance(event, Tick) else RULES:
         fleet, asked = rule(fleet, now)
         actions += asked
     return fleet, actions
-
-
-def wake(fleet: Fleet) -> float | None:
-    """When to send the next Tick; None when only an event can change anything."""
-    if fleet.over:
-        return None
-    instants = [slot.due for slot in fleet.slots if slot.due is not None and (slot.up or may_start(fleet, slot))]
-    if summary(fleet) != fleet.status_told:
-        instants.append(fleet.status_at + STATUS_PAUSE)
-    return min(instants, default=None)

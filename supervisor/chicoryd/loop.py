@@ -15,17 +15,24 @@ from typing import assert_never
 
 import attrs
 
-from chicoryd.control import Client, Control
+from chicoryd.control import Control
+from chicoryd.desk import Desk
 from chicoryd.events import (
+    Abandon,
+    Abort,
     Action,
     Asked,
     Event,
     Exited,
+    HaveRead,
     HungUp,
     Kill,
     Log,
+    Message,
     Notify,
     Quit,
+    Read,
+    Reply,
     Said,
     Start,
     Started,
@@ -33,31 +40,49 @@ from chicoryd.events import (
     Tell,
     Terminate,
     Tick,
+    Woke,
 )
 from chicoryd.fleet import step, wake
 from chicoryd.lifeline import Line
 from chicoryd.log import Log as Journal
 from chicoryd.notify import Notifier
+from chicoryd.plan import Plan
 from chicoryd.roster import Fleet
+from chicoryd.settings import SettingsError
 from chicoryd.spawn import Spawner, kill_group, reap
-from chicoryd.status import describe
 
 REST = 2.0  # seconds between two looks at the beats of children that are ready
-_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # each would end a process that does not know it
-_HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
+STANDSTILL = 2.0  # seconds of lateness after which it is the supervisor that was not there
+_ASKING = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR2,
+)
+_HEARD = (*_ASKING, signal.SIGCHLD, signal.SIGCONT)
+_IGNORED = (signal.SIGUSR1, signal.SIGWINCH)
 
 
 @attrs.define(eq=False)
 class Loop:
-    """The supervisor at work.  `run` returns the exit code when the fleet is empty."""
+    """The supervisor at work.  `run` returns the exit code when the fleet is empty.
+
+    reread: the settings as they are now; SettingsError when they cannot be used.
+    """
 
     fleet: Fleet
     spawner: Spawner
     control: Control
     notifier: Notifier
     log: Journal
+    reread: Callable[[], Plan]
     lines: dict[int, Line] = attrs.field(factory=dict[int, Line])
-    stoppers: list[Client] = attrs.field(factory=list[Client])  # who wait for the end
+    unborn: dict[str, Line] = attrs.field(factory=dict[str, Line])  # by consumer, until the child says its pid
+    desk: Desk = attrs.field(init=False)
     _selector: selectors.DefaultSelector = attrs.field(factory=selectors.DefaultSelector)
     # Lines of children that are ready bring beats, which can wait: they are looked at all together and not too often,
     # so that the daemon sleeps as long with a hundred workers as with one.
@@ -66,11 +91,14 @@ class Loop:
     _rests_until: float | None = None
     _code: int | None = None
 
+    def __attrs_post_init__(self) -> None:
+        self.desk = Desk(self.control, self._selector, self._post, lambda: self.fleet)
+
     def run(self) -> int:
         """Start the fleet and keep it until it was told to stop."""
         self._listen_to_signals()
         with self._selector, self._beats:
-            self._selector.register(self.control.socket, selectors.EVENT_READ, self._accept)
+            self.desk.open()
             self._selector.register(self._beats, selectors.EVENT_READ, self._hear_beats)
             self._post(Tick())
             while self._code is None:
@@ -79,14 +107,28 @@ class Loop:
 
     def _turn(self) -> None:
         instants = [instant for instant in (wake(self.fleet), self._rests_until) if instant is not None]
-        timeout = max(min(instants) - time.monotonic(), 0) if instants else None
-        for key, _ in self._selector.select(timeout):
+        before = time.monotonic()
+        timeout = max(min(instants) - before, 0) if instants else None
+        ready = self._selector.select(timeout)
+        late = time.monotonic() - before - timeout if timeout is not None else 0.0
+        if late > STANDSTILL:
+            self._wake_up(late)
+        for key, _ in ready:
             key.data()
         if self._rests_until is not None and time.monotonic() >= self._rests_until:
-            self._rests_until = None
-            self._selector.register(self._beats, selectors.EVENT_READ, self._hear_beats)
+            self._stop_resting()
             self._hear_beats()
         self._post(Tick())
+
+    def _wake_up(self, seconds: float) -> None:
+        """After a standstill everything that was said meanwhile is heard before anybody is judged."""
+        self._post(Woke(seconds))
+        if self._rests_until is not None:
+            self._stop_resting()
+
+    def _stop_resting(self) -> None:
+        self._rests_until = None
+        self._selector.register(self._beats, selectors.EVENT_READ, self._hear_beats)
 
     # What comes in.
 
@@ -105,15 +147,24 @@ class Loop:
 
     def _signalled(self) -> None:
         for number in self._wakeup[0].recv(4096):
-            if number != signal.SIGCHLD:
+            if number == signal.SIGCONT:
+                self._wake_up(0.0)
+            elif number != signal.SIGCHLD:
                 self._post(Asked(signal.Signals(number).name))
         # Whatever woke us: when the socket was full, a SIGCHLD may have found no room in it.
-        for pid, code in reap(self.lines.__contains__):
+        for pid, code in reap(self._ours):
             line = self.lines.get(pid)
             if line is not None:
                 self._hear(pid, line)  # its last words
                 self._forget(pid, line)
             self._post(Exited(pid, code, random.random()))
+
+    def _ours(self, pid: int) -> bool:
+        """Whether *pid* is a child of the fleet's, which may not have been heard to say that it was born."""
+        if pid not in self.lines:
+            for consumer, line in list(self.unborn.items()):
+                self._hear_unborn(consumer, line)
+        return pid in self.lines
 
     def _hear_beats(self) -> None:
         heard = self._beats.select(0)
@@ -127,48 +178,35 @@ class Loop:
         if self.lines.get(pid) is not line:
             return  # reaped by what was handled just before, in this same turn
         line.flush()
-        for message in line.hear():
-            if message.get("t") == "ready":
-                self._watch(pid, line, self._beats)
-            self._post(Said(pid, message))
+        self._tell(pid, line, line.hear())
         if line.closed:
             self._unwatch(line)
             self._post(HungUp(pid))
         else:
             self._watch(pid, line)
 
-    def _accept(self) -> None:
-        client = self.control.accept()
-        if client is not None:
-            self._selector.register(client.socket, selectors.EVENT_READ, lambda: self._serve(client))
+    def _tell(self, pid: int, line: Line, messages: list[Message]) -> None:
+        for message in messages:
+            if message.get("t") == "ready":
+                self._watch(pid, line, self._beats)
+            self._post(Said(pid, message))
 
-    def _serve(self, client: Client) -> None:
-        try:
-            request = client.request()
-        except ValueError as error:
-            client.answer({"error": str(error)})
-            self._dismiss(client)
+    def _hear_unborn(self, consumer: str, line: Line) -> None:
+        """A child that a template was asked for says its pid first, or hangs up because it could not be forked."""
+        if self.unborn.get(consumer) is not line:
             return
-        if request is None:
-            return
-        match request.get("command"):
-            case "ping":
-                client.answer({"pid": os.getpid()})
-            case "status":
-                client.answer({"pid": os.getpid(), **describe(self.fleet, time.monotonic())})
-            case "stop":
-                client.answer({"pid": os.getpid()})
-                self._selector.unregister(client.socket)
-                self.stoppers.append(client)
-                self._post(Asked("stop"))
-                return
-            case unknown:
-                client.answer({"error": f"unknown command {unknown!r}; known are ping, status and stop"})
-        self._dismiss(client)
-
-    def _dismiss(self, client: Client) -> None:
-        self._selector.unregister(client.socket)
-        client.close()
+        messages = line.hear()
+        pid = messages[0].get("pid") if messages else None
+        if isinstance(pid, int):
+            del self.unborn[consumer]
+            self._unwatch(line)
+            self.lines[pid] = line
+            self._watch(pid, line, self._selector)
+            self._post(Started(consumer, pid, random.random()))
+            self._tell(pid, line, messages[1:])
+            self._hear(pid, line)
+        elif line.closed:
+            self._post(self._abandon(consumer, "its template did not fork it"))
 
     # What goes out.
 
@@ -183,6 +221,8 @@ class Loop:
         match action:
             case Start():
                 return self._start(action)
+            case Abandon(consumer):
+                return self._abandon(consumer, "its template does not answer")
             case Tell(pid, message):
                 line = self.lines[pid]
                 line.say(message)
@@ -190,10 +230,19 @@ class Loop:
                     self._watch(pid, line)
             case Terminate(pid):
                 os.kill(pid, signal.SIGTERM)
+            case Abort(pid):
+                os.kill(pid, signal.SIGABRT)
             case Kill(pid):
                 kill_group(pid)
+            case Read():
+                try:
+                    return HaveRead(self.reread())
+                except SettingsError as error:
+                    return HaveRead(None, str(error))
             case Notify(text):
                 self.notifier.send(text)
+            case Reply(ticket, message):
+                self.desk.reply(ticket, message)
             case Log(text, level):
                 self.log(text, level)
             case Quit(code):
@@ -202,14 +251,26 @@ class Loop:
                 assert_never(action)
         return None
 
-    def _start(self, action: Start) -> Event:
+    def _start(self, action: Start) -> Event | None:
         try:
-            pid, line = self.spawner.start(action.role, action.consumer)
+            if action.template is not None:
+                line = self.unborn[action.consumer] = self.spawner.fork(action, self.lines[action.template])
+                hear: Callable[[], None] = lambda: self._hear_unborn(action.consumer, line)  # noqa: E731
+                self._selector.register(line.socket, selectors.EVENT_READ, hear)
+                return None
+            pid, line = self.spawner.start(action)
         except OSError as error:
-            return StartFailed(action.slot, error.strerror or str(error), random.random())
+            return StartFailed(action.consumer, error.strerror or str(error), random.random())
         self.lines[pid] = line
         self._watch(pid, line, self._selector)
-        return Started(action.slot, pid)
+        return Started(action.consumer, pid, random.random())
+
+    def _abandon(self, consumer: str, why: str) -> Event:
+        """Who was never heard of is told nothing either: should it be born after all, its lifeline is dead."""
+        line = self.unborn.pop(consumer)
+        self._unwatch(line)
+        line.close()
+        return StartFailed(consumer, why, random.random())
 
     def _watch(self, pid: int, line: Line, selector: selectors.DefaultSelector | None = None) -> None:
         """Listen to *line*, in *selector* from now on if one is given; and to its being writable while words wait."""

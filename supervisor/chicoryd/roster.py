@@ -1,31 +1,16 @@
 """The fleet as a value: all slots, and what was said to whom.  Pure."""
 
+from collections.abc import Mapping
+from enum import StrEnum
+
 import attrs
 
-from chicoryd.events import Action, Log, Notify, Role
+from chicoryd.events import Action, Log, Notify, Reply, Role
+from chicoryd.plan import Plan
 from chicoryd.slot import Slot, State
 
-MEMORY = 60.0  # seconds for which a scheduler that comes back is told again who died: the last one may not have acted
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """What the fleet should be.
-
-    identity: `host:boot:supervisor`, the part of a consumer's name that makes it unlike that of any other daemon.
-    grace: seconds for running tasks when the fleet stops; `margin` comes on top, to cancel and to give back.
-    shutdown_timeout: seconds a worker has to leave in, all told.
-    parallel: how many workers may boot at once.
-    """
-
-    identity: str
-    workers: int = 2
-    embedded: bool = True
-    grace: float = 30.0
-    margin: float = 10.0
-    shutdown_timeout: float = 40.0
-    boot_timeout: float = 60.0
-    parallel: int = 2
+# What is started before what; on the way down each stays for those after it.
+_ORDER = (Role.SERVER, Role.SCHEDULER, Role.WORKER)
 
 
 @attrs.frozen
@@ -38,38 +23,105 @@ class Death:
     told: bool = False
 
 
+class Phase(StrEnum):
+    """How far a reload is."""
+
+    READING = "reading"
+    CHECKING = "checking"
+    ROLLING = "rolling"
+
+
+@attrs.frozen(kw_only=True)
+class Roll:
+    """A reload under way: from the present generation to generation *number*, which has *plan*.
+
+    proven: whether a worker of the new generation is ready; until then all others are of the old one.
+    tickets: of those who wait to hear how it ended.
+    """
+
+    number: int
+    plan: Plan
+    forks: bool
+    tickets: tuple[int, ...] = ()
+    phase: Phase = Phase.READING
+    proven: bool = False
+
+
 @attrs.frozen(kw_only=True)
 class Fleet:
     """All slots, in the order in which they are started, and what was said to whom.
 
+    generation: that children belong to unless a roll says otherwise; `numbered` is the last one there was.
+    forks: whether workers of this generation are forked from its template, which may have turned out to be unfit.
+    wishes: tickets of those who want a reload that has not begun; None when nobody does.
+    reload_at: before this instant no reload begins.
+    incarnations: the last one of each seat, also of seats that are no more: a name must not come back.
     ready: whether the fleet was once complete.  After that no crash ends the daemon.
+    outcome: what is to be said of the last reload, empty when it went well.
+    crashes: when the last few children died that should not have.
     alive_told: the workers the present scheduler believes to be alive; None when it was told nothing yet.
+    drained: what each worker said as it left, once the fleet stops.
     """
 
     plan: Plan
     slots: tuple[Slot, ...]
     born: float
+    forks: bool = False
+    generation: int = 1
+    numbered: int = 1
+    roll: Roll | None = None
+    wishes: tuple[int, ...] | None = None
+    reload_at: float = float("-inf")
+    outcome: str = ""
+    incarnations: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    quiet: bool = False
     ready: bool = False
     stopping: bool = False
+    stopping_since: float = 0.0
     hurried: bool = False
     over: bool = False
     code: int = 0
     deaths: tuple[Death, ...] = ()
+    crashes: tuple[float, ...] = ()
     alive_told: tuple[str, ...] | None = None
+    drained: tuple[Mapping[str, object], ...] = ()
     status_told: str = ""
     status_at: float = float("-inf")
+    watchdog_at: float = float("-inf")
+    extend_at: float = 0.0
 
-    def put(self, slot: Slot) -> "Fleet":
-        """This fleet with *slot* in the place of the one of its name."""
-        return attrs.evolve(self, slots=tuple(slot if old.name == slot.name else old for old in self.slots))
+    def put(self, slot: Slot, name: str = "") -> "Fleet":
+        """This fleet with *slot* in the place of the one called *name*, or of its own name."""
+        name = name or slot.name
+        return attrs.evolve(self, slots=tuple(slot if old.name == name else old for old in self.slots))
+
+    def add(self, *slots: Slot) -> "Fleet":
+        """This fleet with *slots* too."""
+        return attrs.evolve(self, slots=(*self.slots, *slots))
+
+    def drop(self, name: str) -> "Fleet":
+        """This fleet without the slot called *name*."""
+        return attrs.evolve(self, slots=tuple(slot for slot in self.slots if slot.name != name))
+
+    def find(self, name: str) -> Slot | None:
+        """The slot called *name*."""
+        return next((slot for slot in self.slots if slot.name == name), None)
 
     def of(self, role: Role) -> tuple[Slot, ...]:
         """The slots of *role*."""
         return tuple(slot for slot in self.slots if slot.role is role)
 
-    def consumer(self, slot: Slot) -> str:
-        """The name of the child in *slot* among all workers of all hosts, used once and never again."""
-        return f"{self.plan.identity}:{slot.name}:{slot.incarnation}"
+    @property
+    def seats(self) -> tuple[Slot, ...]:
+        """The slots of workers, without those that come or go."""
+        return tuple(slot for slot in self.of(Role.WORKER) if slot.name == slot.seat)
+
+    @property
+    def aim(self) -> tuple[int, bool]:
+        """Generation and method for a worker that is started now in a seat of its own."""
+        if self.roll is not None and self.roll.proven:
+            return self.roll.number, self.roll.forks
+        return self.generation, self.forks
 
 
 Step = tuple[Fleet, list[Action]]
@@ -78,9 +130,16 @@ Step = tuple[Fleet, list[Action]]
 def muster(plan: Plan, now: float) -> Fleet:
     """The fleet that *plan* asks for, with nobody in it."""
     server = [Slot(name="server", role=Role.SERVER)] if plan.embedded else []
+    template = [Slot(name="template", role=Role.TEMPLATE)] if plan.forks else []
     scheduler = Slot(name="scheduler", role=Role.SCHEDULER)
-    workers = [Slot(name=f"worker-{number}", role=Role.WORKER) for number in range(1, plan.workers + 1)]
-    return Fleet(plan=plan, born=now, slots=(*server, scheduler, *workers))
+    workers = [seat(number, 1, 0.0) for number in range(1, plan.workers + 1)]
+    slots = (*server, *template, scheduler, *workers)
+    return Fleet(plan=plan, forks=plan.forks, born=now, slots=slots)
+
+
+def seat(number: int, generation: int, now: float) -> Slot:
+    """A new seat for a worker."""
+    return Slot(name=f"worker-{number}", role=Role.WORKER, generation=generation, due=now)
 
 
 def summary(fleet: Fleet) -> str:
@@ -91,28 +150,58 @@ def summary(fleet: Fleet) -> str:
     ready = [slot for slot in workers if slot.state is State.READY]
     running = [count for slot in ready if isinstance(count := slot.beat.get("running"), int)]
     tasks = f", {sum(running)} tasks running" if running else ""
-    return f"{'' if fleet.ready else 'starting, '}{len(ready)}/{len(workers)} workers ready{tasks}"
+    phase = "reloading, " if fleet.roll is not None else "" if fleet.ready else "starting, "
+    quiet = ", quiet" if fleet.quiet else ""
+    outcome = f"; {fleet.outcome}" if fleet.outcome else ""
+    return f"{phase}{len(ready)}/{fleet.plan.workers} workers ready{tasks}{quiet}{outcome}"
 
 
 def wanted(fleet: Fleet, slot: Slot) -> bool:
-    """Whether *slot* should have a child.  On the way down each role stays for those that were started after it."""
-    order = list(Role)
-    return not fleet.stopping or any(
-        other.up and order.index(other.role) > order.index(slot.role) for other in fleet.slots
+    """Whether *slot* should have a child."""
+    if slot.retired or not fleet.stopping:
+        return not slot.retired
+    if slot.role not in _ORDER:
+        return False
+    later = _ORDER[_ORDER.index(slot.role) + 1 :]
+    return any(other.up and other.role in later for other in fleet.slots)
+
+
+def method(fleet: Fleet, slot: Slot) -> tuple[int, bool]:
+    """Generation, and whether it is forked, of the child that *slot* would get now."""
+    if slot.role is Role.WORKER and slot.name == slot.seat:
+        return fleet.aim
+    if fleet.roll is not None and slot.generation == fleet.roll.number:
+        return slot.generation, slot.role is Role.WORKER and fleet.roll.forks
+    return slot.generation, slot.role is Role.WORKER and fleet.forks
+
+
+def template(fleet: Fleet, generation: int) -> Slot | None:
+    """The template of *generation*, when it can fork."""
+    return next(
+        (s for s in fleet.of(Role.TEMPLATE) if s.generation == generation and s.state is State.READY and not s.hung_up),
+        None,
     )
 
 
 def may_start(fleet: Fleet, slot: Slot) -> bool:
-    """Nobody starts without the server, and only a few workers boot at once."""
+    """Nobody who needs the server or a template starts without it, and only a few workers boot at once."""
     if not wanted(fleet, slot):
         return False
-    if slot.role is not Role.SERVER and any(server.state is not State.READY for server in fleet.of(Role.SERVER)):
+    alone = slot.role in (Role.SERVER, Role.TEMPLATE, Role.CHECK)
+    if not alone and any(server.state is not State.READY for server in fleet.of(Role.SERVER)):
         return False
+    if slot.role is not Role.WORKER:
+        return True
+    generation, forked = method(fleet, slot)
     booting = [other for other in fleet.of(Role.WORKER) if other.state in (State.STARTING, State.BOOTING)]
-    return slot.role is not Role.WORKER or len(booting) < fleet.plan.parallel
+    return len(booting) < fleet.plan.parallel and not (forked and template(fleet, generation) is None)
 
 
-def begin_to_stop(fleet: Fleet, text: str, code: int = 0) -> Step:
+def begin_to_stop(fleet: Fleet, text: str, now: float, code: int = 0) -> Step:
     """The fleet on its way down, where nobody is told so yet; *code* is what the daemon will end with."""
     told: list[Action] = [Log(text, "error" if code else "info"), Notify("STOPPING=1")]
-    return attrs.evolve(fleet, stopping=True, code=code), told
+    waiting = (*(fleet.roll.tickets if fleet.roll is not None else ()), *(fleet.wishes or ()))
+    told += [Reply(ticket, {"refused": "the daemon is stopping"}) for ticket in waiting]
+    return attrs.evolve(
+        fleet, stopping=True, stopping_since=now, extend_at=now, code=code, roll=None, wishes=None
+    ), told

@@ -4,30 +4,21 @@ import os
 
 import attrs
 
-from chicoryd.events import Action, Kill, Log, Message, Notify, Quit, Role, Start, Tell, Terminate
-from chicoryd.roster import MEMORY, Fleet, Step, begin_to_stop, may_start, summary, wanted
+from chicoryd.events import Action, Log, Message, Notify, Quit, Role, Start, Tell, Terminate
+from chicoryd.record import MEMORY
+from chicoryd.recycle import recycle
+from chicoryd.reload import PARTING, begin, commit
+from chicoryd.replace import fit, promote, replace, tidy
+from chicoryd.roster import Fleet, Step, begin_to_stop, may_start, method, summary, template, wanted
 from chicoryd.slot import Slot, State
 
 BOOT_TRIES = 3  # at the first start; later the daemon never gives up
-PATIENCE = {Role.SCHEDULER: 10.0, Role.SERVER: 25.0}  # a server may have much to write
+PATIENCE = {Role.SCHEDULER: 10.0, Role.SERVER: 25.0, Role.TEMPLATE: PARTING, Role.CHECK: PARTING}
 STATUS_PAUSE = 1.0
 
 # What a child's exit status says about the settings and not about the child; it becomes the daemon's own.
 _PASSED_ON = (os.EX_NOINPUT, os.EX_UNAVAILABLE, os.EX_CONFIG)
-
-
-def lose_patience(fleet: Fleet, now: float) -> Step:
-    """What does not boot, stop or end in time is killed."""
-    actions: list[Action] = []
-    for slot in fleet.slots:
-        if slot.pid is None or slot.due is None or now < slot.due:
-            continue
-        failing = {State.BOOTING: "is not ready", State.STOPPING: "has not left"}.get(
-            slot.state, "has hung up and stays"
-        )
-        actions += [Log(f"{slot.name}, pid {slot.pid}, {failing}: killing it", "warning"), Kill(slot.pid)]
-        fleet = fleet.put(attrs.evolve(slot, state=State.KILLED, due=None))
-    return fleet, actions
+_NEEDED = (Role.SERVER, Role.SCHEDULER, Role.WORKER)
 
 
 def give_up(fleet: Fleet, now: float) -> Step:
@@ -39,7 +30,7 @@ def give_up(fleet: Fleet, now: float) -> Step:
         if slots and all(slot.boots_failed >= BOOT_TRIES for slot in slots):
             text = f"no {role} came up in {BOOT_TRIES} tries, giving up; the lines above say why"
             code = next((slot.code for slot in slots if slot.code in _PASSED_ON), None)
-            return begin_to_stop(fleet, text, code or os.EX_SOFTWARE)
+            return begin_to_stop(fleet, text, now, code or os.EX_SOFTWARE)
     return fleet, []
 
 
@@ -53,7 +44,7 @@ def inform(fleet: Fleet, now: float) -> Step:
         for death in fleet.deaths
         if not death.told
     ]
-    alive = tuple(fleet.consumer(slot) for slot in fleet.of(Role.WORKER) if slot.pid is not None)
+    alive = tuple(slot.consumer for slot in fleet.of(Role.WORKER) if slot.pid is not None)
     if alive != fleet.alive_told:
         actions.append(Tell(scheduler.pid, {"t": "alive", "consumers": list(alive)}))
     if not actions:
@@ -63,13 +54,19 @@ def inform(fleet: Fleet, now: float) -> Step:
 
 
 def stop(fleet: Fleet, now: float) -> Step:
-    """What is no longer wanted is told to leave."""
+    """What is no longer wanted is told to leave; and what has no successor beside it, so that it starts anew."""
     actions: list[Action] = []
     for slot in fleet.slots:
-        if slot.pid is None or slot.state not in (State.BOOTING, State.READY) or wanted(fleet, slot):
+        anew = slot.replace and slot.role is not Role.WORKER and slot.state is State.READY
+        if wanted(fleet, slot) and not anew:
+            continue
+        if slot.state is State.STARTING and slot.due is not None and slot.due > now + PARTING:
+            fleet = fleet.put(attrs.evolve(slot, due=now + PARTING))
+        if slot.pid is None or slot.state not in (State.BOOTING, State.READY):
             continue
         message, patience = _farewell(fleet, slot)
-        actions.append(Tell(slot.pid, message))
+        if slot.role is not Role.CHECK:
+            actions.append(Tell(slot.pid, message))
         if slot.state is State.BOOTING:
             # It holds no work yet, and until it listens a signal is all that reaches it.
             actions.append(Terminate(slot.pid))
@@ -92,17 +89,37 @@ def start(fleet: Fleet, now: float) -> Step:
     for slot in fleet.slots:
         if slot.up or slot.due is None or now < slot.due or not may_start(fleet, slot):
             continue
-        begun = attrs.evolve(slot, state=State.STARTING, incarnation=slot.incarnation + 1, due=None)
-        fleet = fleet.put(begun)
-        actions.append(Start(begun.name, begun.role, fleet.consumer(begun)))
+        incarnation = fleet.incarnations.get(slot.seat, 0) + 1
+        generation, forked = method(fleet, slot)
+        source = template(fleet, generation) if forked else None
+        begun = attrs.evolve(
+            slot,
+            state=State.STARTING,
+            incarnation=incarnation,
+            consumer=f"{fleet.plan.identity}:{slot.seat}:{incarnation}",
+            generation=generation,
+            due=now + fleet.plan.boot_timeout,
+        )
+        fleet = attrs.evolve(fleet.put(begun), incarnations={**fleet.incarnations, slot.seat: incarnation})
+        parent = None if source is None else source.pid
+        actions.append(Start(slot.role, begun.consumer, parent, not fleet.ready))
+    return fleet, actions
+
+
+def hush(fleet: Fleet, now: float) -> Step:
+    """Every worker knows whether to fetch."""
+    actions: list[Action] = []
+    for slot in fleet.of(Role.WORKER):
+        if slot.state is State.READY and slot.quiet != fleet.quiet and slot.pid is not None:
+            fleet = fleet.put(attrs.evolve(slot, quiet=fleet.quiet))
+            actions.append(Tell(slot.pid, {"t": "quiet" if fleet.quiet else "resume"}))
     return fleet, actions
 
 
 def announce(fleet: Fleet, now: float) -> Step:
     """The service manager hears when the fleet is complete for the first time, and how it goes, once a second."""
     actions: list[Action] = []
-    complete = all(any(slot.state is State.READY for slot in slots) for role in Role if (slots := fleet.of(role)))
-    if complete and not fleet.ready and not fleet.stopping:
+    if not fleet.ready and not fleet.stopping and complete(fleet):
         fleet = attrs.evolve(fleet, ready=True)
         actions += [Log(f"ready after {now - fleet.born:.1f} s"), Notify("READY=1")]
     text = summary(fleet)
@@ -112,6 +129,11 @@ def announce(fleet: Fleet, now: float) -> Step:
     return fleet, actions
 
 
+def complete(fleet: Fleet) -> bool:
+    """Whether at least one of each kind is ready."""
+    return all(any(s.state is State.READY for s in slots) for role in _NEEDED if (slots := fleet.of(role)))
+
+
 def finish(fleet: Fleet, now: float) -> Step:
     """When the last one has left, the daemon ends."""
     if not fleet.stopping or fleet.over or any(slot.up for slot in fleet.slots):
@@ -119,4 +141,4 @@ def finish(fleet: Fleet, now: float) -> Step:
     return attrs.evolve(fleet, over=True), [Quit(fleet.code)]
 
 
-RULES = (give_up, inform, stop, start, announce, finish)
+RULES = (give_up, begin, tidy, promote, commit, fit, recycle, replace, inform, stop, start, hush, announce, finish)

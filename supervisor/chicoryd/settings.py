@@ -4,6 +4,8 @@ Whether keys are known and values in range is found out by the check child, whic
 """
 
 import os
+import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from chicoryd.plan import Plan
+
 SLACK = 5.0  # seconds beyond a worker's own times before it is killed
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 class SettingsError(Exception):
@@ -29,8 +34,11 @@ class Settings:
     grace: for running tasks when the daemon stops; `margin` comes on top, to cancel them and to give them back.
     shutdown_timeout: for a worker to leave; after that it is killed.
     boot_timeout: without a word, after which a child that starts is killed.
+    hang_timeout: without a beat, after which a worker or the scheduler is aborted, and then killed.
     parallel: how many workers may boot at once.
-    embedded: whether the broker is the daemon's own server.
+    forks: whether workers are forked from a template.
+    max_tasks, max_age, memory_soft, jitter: when a worker makes way for a fresh one.
+    embedded: whether the broker is the daemon's own server, which keeps its data in `broker_dir`.
     require_broker: whether a broker that cannot be reached at start ends the daemon.
     """
 
@@ -41,9 +49,31 @@ class Settings:
     margin: float
     shutdown_timeout: float
     boot_timeout: float
+    hang_timeout: float
     parallel: int
+    forks: bool
+    max_tasks: int | None
+    max_age: float | None
+    memory_soft: int | None
+    jitter: float
     embedded: bool
+    broker_dir: Path
     require_broker: bool
+
+    def plan(self, identity: str, watchdog: float | None) -> Plan:
+        """What these settings make of the fleet of the daemon called *identity*."""
+        fixed = [("supervisor.state_dir", str(self.state_dir)), ("broker.type = embedded", str(self.embedded))]
+        if self.embedded:
+            fixed.append(("broker.state_dir", str(self.broker_dir)))
+        return Plan(
+            identity=identity,
+            fixed=tuple(fixed),
+            watchdog=watchdog,
+            **attrs.asdict(self, filter=lambda field, _: field.name in _PLANNED),
+        )
+
+
+_PLANNED = {field.name for field in attrs.fields(Plan)}
 
 
 def load(config: Path, environ: Mapping[str, str]) -> Settings:
@@ -51,6 +81,7 @@ def load(config: Path, environ: Mapping[str, str]) -> Settings:
     config = config.absolute()
     read = _Reader(config, _parse(config), environ)
     state_dir = read("broker", "state_dir", ".chicory", str)
+    heartbeat = read("worker", "heartbeat_interval", 5.0, float)
     grace = read("worker", "shutdown_timeout", 30.0, float)
     margin = read("worker", "cancel_grace", 5.0, float) + SLACK
     shutdown_timeout = read("supervisor", "shutdown_timeout", grace + margin, float)
@@ -62,7 +93,15 @@ def load(config: Path, environ: Mapping[str, str]) -> Settings:
         margin=margin,
         shutdown_timeout=shutdown_timeout,
         boot_timeout=read("supervisor", "boot_timeout", 60.0, float),
+        # A worker that beats but seldom is not taken for a hung one.
+        hang_timeout=max(read("supervisor", "hang_timeout", 60.0, float), 3 * heartbeat),
         parallel=os.cpu_count() or 1,
+        forks=sys.platform == "linux" and read("supervisor", "start_method", "template", str).lower() == "template",
+        max_tasks=read("supervisor", "max_tasks", None, int),
+        max_age=read("supervisor", "max_age", None, float),
+        memory_soft=read("supervisor", "memory_soft", None, _size),
+        jitter=read("supervisor", "jitter", 0.1, float),
+        broker_dir=config.parent / Path(state_dir).expanduser(),
         embedded=read("broker", "type", "embedded", str).lower() == "embedded",
         require_broker=read("worker", "require_broker", False, _switch),
     )
@@ -85,7 +124,7 @@ class _Reader:
     tables: Mapping[str, Any]
     environ: Mapping[str, str]
 
-    def __call__(self, table: str, key: str, default: T, convert: Callable[[Any], T]) -> T:
+    def __call__(self, table: str, key: str, default: D, convert: Callable[[Any], T]) -> T | D:
         where = f"CHICORY_{table}_{key}".upper()
         value = self.environ.get(where)
         if value == "":
@@ -102,6 +141,15 @@ class _Reader:
             return convert(value)
         except (TypeError, ValueError) as error:
             raise SettingsError(f"{where} = {value!r}: {error}") from error
+
+
+def _size(value: object) -> int:
+    """Bytes: 536870912, or "512MiB"."""
+    found = re.fullmatch(r"(\d+)\s*([KMGT]iB)?", str(value).strip())
+    if found is None:
+        raise ValueError("write bytes, or a size such as 512MiB")
+    number, unit = found.groups()
+    return int(number) * 1024 ** ("", "KiB", "MiB", "GiB", "TiB").index(unit or "")
 
 
 def _switch(value: object) -> bool:

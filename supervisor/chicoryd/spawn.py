@@ -11,8 +11,8 @@ from pathlib import Path
 
 import attrs
 
-from chicoryd.events import Role
-from chicoryd.lifeline import Line
+from chicoryd.events import Role, Start
+from chicoryd.lifeline import Line, as_text
 
 LIFELINE_FD = 3  # in the child
 
@@ -32,20 +32,31 @@ class Entries:
     scheduler: str = "chicory.scheduler.main:main"
     worker: str = "chicory.worker.main:main"
 
-    def of(self, role: Role) -> str:
-        """The entry of *role*."""
-        return {Role.SERVER: self.server, Role.SCHEDULER: self.scheduler, Role.WORKER: self.worker}[role]
+    def command(self, role: Role, *arguments: str) -> list[str]:
+        """The command line of a child of *role*."""
+        module, entry = {
+            Role.CHECK: ("child", self.check),
+            Role.SERVER: ("child", self.server),
+            Role.SCHEDULER: ("child", self.scheduler),
+            Role.TEMPLATE: ("template", self.worker),
+            Role.WORKER: ("child", self.worker),
+        }[role]
+        return [sys.executable, "-m", f"chicoryd.{module}", entry, *arguments]
 
 
 @attrs.frozen
 class Spawner:
-    """Starts children that read *config*."""
+    """Starts children that read *config*.
+
+    words: the file for the traceback of a child that fails before the daemon ever worked.
+    """
 
     entries: Entries
     config: Path
     environ: Mapping[str, str]
+    words: Path
 
-    def start(self, role: Role, consumer: str) -> tuple[int, Line]:
+    def start(self, wish: Start) -> tuple[int, Line]:
         """A child in a session of its own, so that Ctrl-C passes it by and its descendants can be killed with it.
 
         OSError when the system would not.  posix_spawn blocks all signals until the child's own handlers are in place,
@@ -53,14 +64,18 @@ class Spawner:
         """
         ours, theirs = socket.socketpair()
         with theirs:
+            # Every other descriptor closes by itself.
+            kept = [LIFELINE_FD]
+            command = self.entries.command(wish.role)
+            if wish.role is Role.CHECK:
+                kept, command = [1, 2], self.entries.command(wish.role, "--app")
             try:
                 pid = os.posix_spawn(
                     sys.executable,
-                    _command(self.entries.of(role)),
-                    self._environment(role, CHICORYD_NAME=consumer, CHICORYD_LIFELINE=str(LIFELINE_FD)),
-                    # Every other descriptor closes by itself.
+                    command,
+                    self._inherited() | self._own(wish),
                     file_actions=[
-                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), LIFELINE_FD),
+                        *((os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in kept),
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     ],
                     setsid=True,
@@ -70,27 +85,45 @@ class Spawner:
             except OSError:
                 ours.close()
                 raise
-        return pid, Line(ours)
+        return pid, Line(ours, as_text) if wish.role is Role.CHECK else Line(ours)
+
+    def fork(self, wish: Start, template: Line) -> Line:
+        """The lifeline of a child that *template* is asked to fork.  It will say that it was born, or hang up."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            own = self._own(wish)
+            words = own.pop("CHICORYD_LAST_WORDS", "")
+            title = f"chicory:{wish.consumer.split(':')[-2]}"
+            try:
+                template.hand({"t": "fork", "environ": own, "words": words, "title": title}, theirs.fileno())
+            except OSError:
+                ours.close()
+                raise
+        return Line(ours)
 
     def check(self, *flags: str) -> int:
         """Run the check child to its end, in the terminal's group; its exit status."""
         pid = os.posix_spawn(
             sys.executable,
-            _command(self.entries.check, *flags),
-            self._environment("check"),
+            self.entries.command(Role.CHECK, *flags),
+            self._inherited() | {"CHICORYD_ROLE": Role.CHECK},
             setsigmask=(),
             setsigdef=_SIGNALS,
         )
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return code if code >= 0 else os.EX_SOFTWARE
 
-    def _environment(self, role: str, **names: str) -> dict[str, str]:
+    def _inherited(self) -> dict[str, str]:
         kept = {key: value for key, value in self.environ.items() if key not in _PRIVATE}
-        return {**kept, "CHICORY_CONFIG": str(self.config), "CHICORYD_ROLE": role, **names}
+        return {**kept, "CHICORY_CONFIG": str(self.config)}
 
-
-def _command(entry: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "chicoryd.child", entry, *arguments]
+    def _own(self, wish: Start) -> dict[str, str]:
+        own = {"CHICORYD_ROLE": str(wish.role)}
+        if wish.role is not Role.CHECK:
+            own |= {"CHICORYD_NAME": wish.consumer, "CHICORYD_LIFELINE": str(LIFELINE_FD)}
+            if wish.first:
+                own["CHICORYD_LAST_WORDS"] = str(self.words)
+        return own
 
 
 def prepare() -> None:

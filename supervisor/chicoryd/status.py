@@ -2,10 +2,14 @@
 
 from typing import Any, cast
 
+from chicoryd.events import Role
 from chicoryd.roster import Fleet, summary
-from chicoryd.slot import Slot
+from chicoryd.slot import Slot, State
 
-_COLUMNS = ("SLOT", "STATE", "PID", "UP", "RESTARTS", "RUNNING", "LAG", "MEMORY", "LAST END")
+MANY = 10  # crashes within CRASH_WINDOW seconds after which the fleet is unwell
+CRASH_WINDOW = 60.0
+
+_COLUMNS = ("SLOT", "STATE", "GEN", "PID", "UP", "RESTARTS", "RUNNING", "LAG", "MEMORY", "LAST END")
 
 
 def describe(fleet: Fleet, now: float) -> dict[str, Any]:
@@ -14,6 +18,11 @@ def describe(fleet: Fleet, now: float) -> dict[str, Any]:
         "summary": summary(fleet),
         "state": "stopping" if fleet.stopping else "running" if fleet.ready else "starting",
         "uptime": round(now - fleet.born, 3),
+        "generation": fleet.generation,
+        "start_method": "template" if fleet.forks else "exec",
+        "reload": fleet.roll.phase.value if fleet.roll is not None else None,
+        "reload_failed": fleet.outcome.partition(": ")[2] or None,
+        "quiet": fleet.quiet,
         "slots": [_describe_slot(fleet, slot, now) for slot in fleet.slots],
     }
 
@@ -23,8 +32,9 @@ def _describe_slot(fleet: Fleet, slot: Slot, now: float) -> dict[str, Any]:
     return {
         "slot": slot.name,
         "state": slot.state.value,
+        "generation": slot.generation,
         "pid": slot.pid,
-        "consumer": fleet.consumer(slot) if known else None,
+        "consumer": slot.consumer if known else None,
         "uptime": round(now - slot.born, 3) if known else None,
         "starts_in": max(round(slot.due - now, 3), 0.0) if not slot.up and slot.due is not None else None,
         "restarts": slot.restarts,
@@ -33,6 +43,24 @@ def _describe_slot(fleet: Fleet, slot: Slot, now: float) -> dict[str, Any]:
         "beat": dict(slot.beat) or None,
         "beat_age": round(now - slot.beat_at, 3) if slot.beat else None,
     }
+
+
+def health(fleet: Fleet, now: float) -> dict[str, Any]:
+    """Whether the daemon is alive, whether it works, and what is wrong with it, as `chicoryd health` shows it."""
+    reasons = ["the daemon is stopping"] if fleet.stopping else []
+    for role in (Role.SERVER, Role.SCHEDULER, Role.WORKER):
+        slots = fleet.of(role)
+        if slots and not any(slot.state is State.READY for slot in slots):
+            reasons.append(f"no {role} is ready")
+    ready = not reasons
+    reasons += [f"{s.name} failed {s.failures} times in a row" for s in fleet.slots if not s.up and s.failures > 1]
+    reasons += [f"{s.name} is hung" for s in fleet.slots if s.state is State.HUNG]
+    recent = [at for at in fleet.crashes if now - at < CRASH_WINDOW]
+    if len(recent) >= MANY:
+        reasons.append(f"{MANY} or more crashes within a minute")
+    if fleet.outcome:
+        reasons.append(fleet.outcome)
+    return {"live": True, "ready": ready, "degraded": bool(reasons), "reasons": reasons}
 
 
 def table(described: dict[str, Any]) -> str:
@@ -50,6 +78,7 @@ def _row(slot: dict[str, Any]) -> tuple[str, ...]:
     return (
         slot["slot"],
         slot["state"],
+        str(slot["generation"]),
         _shown(slot["pid"]),
         up,
         str(slot["restarts"]),

@@ -1,6 +1,7 @@
 """Holding deliveries: leases, fences, counts, and never more than asked for (M3, M5, M6, M7, M8)."""
 
 import time
+from contextlib import AsyncExitStack
 
 import trio
 from msgspec.structs import replace
@@ -60,6 +61,71 @@ async def test_m3_a_lapsed_lease_gives_the_delivery_to_another(make):
         assert await settle(lively, [again], Done(None)) == [True]
 
 
+async def test_m3_a_worker_that_is_known_to_live_keeps_its_deliveries(make):
+    broker = make(lease=0.4).broker
+    await broker.publish(message())
+
+    async with worker(broker, name=(name := unique_name())) as busy, broker.keeper(["default", "other"]) as keeper:
+        deliveries = await receive(busy, 1)
+        assert keeper.lease == 0.4
+        for _ in range(12):
+            assert await keeper.renew([unique_name(), name]) > 0
+            assert await keeper.reclaim() == 0
+            await trio.sleep(0.08)
+
+        assert await busy.renew()
+        assert await settle(busy, deliveries, Done(None)) == [True]
+
+
+async def test_m3_nobody_makes_a_lease_for_another(broker):
+    await broker.publish(message())
+
+    async with worker(broker, name=(name := unique_name())) as doomed, broker.keeper(["default"]) as keeper:
+        await receive(doomed, 1)
+        await taken_back(broker, 1, dead=name)
+        assert await keeper.renew([name, unique_name()]) == 0
+        assert await keeper.renew([]) == 0
+        assert await doomed.renew() is False
+
+    await finish_all(broker, expected=1)
+
+
+async def test_m3_of_a_workers_lives_the_last_is_renewed(make):
+    broker = make(lease=0.4).broker
+    await broker.publish_many([message() for _ in range(4)])
+    name = unique_name()
+    lives = [name, f"{name}+2", f"{name}+10"]
+
+    async with broker.keeper(["default"]) as keeper, AsyncExitStack() as stack:
+        consumers = [await stack.enter_async_context(worker(broker, name=one)) for one in lives]
+        other = await stack.enter_async_context(worker(broker, name=f"{name}0"))
+        for consumer in (*consumers, other):
+            await receive(consumer, 1)
+        taken = 0
+        with trio.fail_after(10):
+            while taken < 3:
+                assert await keeper.renew([name]) == 1
+                taken += await keeper.reclaim()
+                await trio.sleep(0.02)
+
+        assert [await consumer.renew() for consumer in (*consumers, other)] == [False, False, True, False]
+
+
+async def test_m6_a_dead_worker_is_dead_in_all_its_lives(broker):
+    await broker.publish_many([message() for _ in range(4)])
+    name = unique_name()
+
+    async with AsyncExitStack() as stack:
+        lives = [await stack.enter_async_context(worker(broker, name=one)) for one in (name, f"{name}+2", f"{name}+10")]
+        other = await stack.enter_async_context(worker(broker, name=f"{name}0"))
+        strange = await stack.enter_async_context(worker(broker, name=f"{name}+2b"))
+        for consumer in (*lives, other):
+            await receive(consumer, 1)
+        await taken_back(broker, 3, dead=name)
+
+        assert [await consumer.renew() for consumer in (*lives, other, strange)] == [False, False, False, True, True]
+
+
 async def test_m5_a_late_outcome_is_refused_counted_and_changes_nothing(broker, backend):
     one = message()
     await broker.publish(one)
@@ -113,6 +179,48 @@ async def test_m6_a_crash_is_charged_and_its_cause_travels(broker):
     (last,) = await finish_all(broker, expected=1)
     assert (last.count, last.message.retries) == (4, 0)
     assert (await books(broker))["reclaimed"] == 3
+
+
+async def test_m6_deaths_that_may_be_a_neighbours_fault_are_charged_up_to_a_limit(broker):
+    await broker.publish(message())
+
+    async with broker.keeper(["default"]) as keeper:
+        counts = []
+        for _ in range(4):
+            async with worker(broker, name=(name := unique_name())) as doomed:
+                counts += [delivery.count for delivery in await receive(doomed, 1)]
+                assert await keeper.reclaim(dead=name, most=3) == 1
+
+    assert counts == [1, 2, 3, 3]
+    assert [one.count for one in await finish_all(broker, expected=1)] == [3]
+
+
+async def test_m6_what_was_isolated_is_charged_beyond_the_limit_and_nothing_beside_it(broker):
+    await broker.publish_many([message(args=["culprit"]), message(args=["neighbour"])])
+    await broker.publish(message(queue="other"))
+
+    async with worker(broker, "default", "other", name=(name := unique_name())) as doomed:
+        deliveries = {tuple(one.message.args): one for one in await receive(doomed, 3)}
+        await doomed.isolate(deliveries[("culprit",)])
+        async with broker.keeper(["default", "other"]) as keeper:
+            assert await keeper.reclaim(dead=name, most=1) == 3
+
+    found = await finish_all(broker, "default", "other", expected=3)
+    assert sorted((one.message.args, one.count) for one in found) == [([], 1), (["culprit"], 2), (["neighbour"], 1)]
+
+
+async def test_m6_what_was_isolated_first_and_settled_is_forgotten(broker):
+    await broker.publish_many([message(args=[number]) for number in range(2)])
+
+    async with worker(broker, name=(name := unique_name())) as doomed:
+        first, second = await receive(doomed, 2)
+        await doomed.isolate(first)
+        assert await settle(doomed, [first], Done(None)) == [True]
+        async with broker.keeper(["default"]) as keeper:
+            assert await keeper.reclaim(dead=name, most=1) == 1
+
+    (found,) = await finish_all(broker, expected=1)
+    assert (found.message, found.count) == (second.message, 1)
 
 
 async def test_m6_being_given_back_costs_nothing(broker):

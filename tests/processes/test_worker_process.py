@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
 
 TASKS = """
-    import os, time
+    import ctypes, os, time
     import trio
     from chicory import Chicory, RetryPolicy, TaskContext
 
@@ -35,6 +35,24 @@ TASKS = """
     async def sleep(seconds):
         open("started", "a").close()
         await trio.sleep(seconds)
+
+    @app.task(name="block")
+    async def block():
+        open("started", "a").close()
+        time.sleep(1000)
+
+    @app.task(name="hold")
+    async def hold(seconds):
+        with open("started", "a") as file:
+            file.write("once\\n")
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # and with it the interpreter
+        await trio.sleep(0.3)
+        return "held"
+
+    @app.task(name="poison")
+    async def poison(slowly):
+        await trio.sleep(slowly)
+        os._exit(3)
 
     @app.task(name="dig")
     def dig():
@@ -246,14 +264,22 @@ async def test_a_supervised_worker_says_ready_beats_drains_and_says_bye(place, l
     beat = line.hear("beat")
     while not beat["running"]:
         beat = line.hear("beat")
-    assert beat["fetched"] == 1
+    assert (beat["fetched"], beat["state"]) == (1, "working")
     assert beat["rss"] > 0
+    assert beat["lag"] >= 0
+    assert beat["tasks"][0]["name"] == "sleep"
+    line.say("dump")
     process.send_signal(signal.SIGINT)  # of a terminal; chicoryd alone says what it means
     line.say("stop")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    line.say("stop", grace=0)
+    (task,) = line.hear("bye")["report"]["tasks"]
+    assert (task["name"], task["end"]) == ("sleep", "returned")
+    code, _, err = end(process)
+    assert code == 0, err
+    assert f"sleep ({task['id']}) for" in err
+    assert "tasks.py:15 in sleep" in err, err
 
 
 async def test_a_worker_whose_chicoryd_has_gone_drains_and_leaves(place, line):
@@ -283,6 +309,115 @@ async def test_a_thread_that_does_not_end_does_not_keep_the_process(place, line)
     assert code == 70, err
     # Not given back: the lease, or a report of the death, decides.
     assert (await sizes(place)).delivered == 1
+
+
+def told(process, text):
+    """Wait until *process* says *text*; returns what it has said until then."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+async def test_a_worker_whose_loop_stands_still_says_why_and_dies_with_its_stacks(place, line):
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=line.theirs)
+    line.hear("ready")
+    async with place.app() as app:
+        message = TaskMessage(name="block")
+        await app.publish(message)
+
+    told(process, f"the event loop has stood still for 1.5 s: a task holds it; it runs block ({message.id}), at")
+    stack = told(process, "time.sleep(1000)")
+    process.send_signal(signal.SIGABRT)
+
+    code, _, err = end(process)
+    assert code == -signal.SIGABRT
+    assert "in block" in stack
+    assert "in block" in err
+    assert "stood still" not in err
+
+
+async def test_a_worker_whose_loop_stands_still_does_not_outlive_its_chicoryd(place, line):
+    place.configure(shutdown_timeout=0.1)
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=line.theirs)
+    line.hear("ready")
+    await send(place, "block")
+    place.wait_for_start(process)
+
+    gone = time.monotonic()
+    line.hang_up()
+
+    code, _, err = end(process)
+    assert time.monotonic() - gone < 0.1 + 2 + 0.5, err
+    assert code == 70, err
+    assert "chicoryd has gone" in err
+    assert (await sizes(place)).delivered == 1
+
+
+async def test_a_c_call_that_holds_the_interpreter_for_longer_than_the_lease_loses_nothing(place, line):
+    scheduler, worker = Line(), line
+    keeper = place.start("chicoryd.child", "chicory.scheduler.main:main", line=scheduler.theirs)
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=worker.theirs, CHICORYD_NAME="busy")
+    scheduler.hear("ready")
+    worker.hear("ready")
+    scheduler.say("alive", consumers=["busy"])
+
+    assert await call(place, "hold", 4.5) == "held"
+    assert await call(place, "double", 4) == 8
+
+    worker.say("stop")
+    report = worker.hear("bye")["report"]
+    assert (report["fetched"], report["done"], report["stale"]) == (2, 2, 0), end(process)
+    assert (place.home / "started").read_text() == "once\n"
+    scheduler.say("stop")
+    assert scheduler.hear("bye")["report"]["reclaimed"] == 0
+    assert end(process)[0] == end(keeper)[0] == 0
+    scheduler.hang_up()
+
+
+async def test_a_scheduler_buries_whom_it_was_told_of_before_it_stops(place, line):
+    async with place.app() as app:
+        await app.publish_many([TaskMessage(name="double", args=[number]) for number in range(600)])
+        async with app.broker.consumer(["default"], name="victim", limit=600) as consumer:
+            while (await app.broker.get_queue_sizes()).delivered < 600:
+                await consumer.receive(600)
+            process = place.start("chicoryd.child", "chicory.scheduler.main:main", line=line.theirs)
+            line.hear("ready")
+            line.say("dead", consumer="victim", why="killed by signal 9")
+            line.say("stop")
+
+            assert line.hear("bye")["report"]["reclaimed"] == 600
+            assert end(process)[0] == 0
+
+
+async def test_poison_ends_in_the_dead_letters_after_three_deliveries_and_no_neighbour_does(place, line):
+    scheduler = place.start("chicoryd.child", "chicory.scheduler.main:main", line=line.theirs)
+    line.hear("ready")
+    async with place.app() as app:
+        neighbours = [TaskMessage(name="sleep", args=[0.5]) for _ in range(5)]
+        await app.publish_many([TaskMessage(name="poison", args=[0.2]), *neighbours])
+        for number in range(3):
+            name = f"worker-{number}"
+            worker = place.start("chicoryd.child", "chicory.worker.main:main", CHICORYD_NAME=name)
+            assert end(worker)[0] == 3
+            line.say("dead", consumer=name, why="exited with status 3")
+        worker = place.start("chicoryd.child", "chicory.worker.main:main")
+        for neighbour in neighbours:
+            await app.result_of(neighbour).get(timeout=PATIENCE)
+        with trio.fail_after(PATIENCE):
+            while (await app.broker.get_queue_sizes()).delivered:
+                await trio.sleep(0.01)
+        letters = await app.broker.get_dlq_messages()
+
+    assert [(letter.task_name, letter.error) for letter in letters] == [
+        ("poison", "WorkerLost: delivered 3 times, and each time its worker died: exited with status 3")
+    ]
+    worker.send_signal(signal.SIGTERM)
+    assert end(worker)[0] == 0
+    line.say("stop")
+    assert end(scheduler)[0] == 0
 
 
 async def test_a_scheduler_promotes_and_buries_whom_it_is_told(place, line):

@@ -93,6 +93,62 @@ async def test_hurrying_does_not_wait(autojump_clock, app, books):
     assert (await app.broker.get_queue_sizes()).ready == 1
 
 
+@pytest.mark.parametrize(("graces", "seconds"), [([10], 10), ([50], 30), ([20, 5], 5), ([5, 20], 5), ([0], 0)])
+async def test_the_shortest_grace_that_was_asked_for_counts(autojump_clock, app, books, graces, seconds):
+    sleep = sleeper(app)
+    await sleep.send(500)
+
+    async with running_worker(app, shutdown_timeout=30) as worker:
+        await worker.busy()
+        asked = trio.current_time()
+        for grace in graces:
+            worker.stop(grace)
+
+    assert trio.current_time() - asked == pytest.approx(seconds, abs=0.1)
+    assert (await app.broker.get_queue_sizes()).ready == 1
+
+
+async def test_a_grace_that_was_named_before_the_worker_joined_counts(autojump_clock, app):
+    await sleeper(app).send(500)
+    worker = Worker(app, clock=trio.current_time)
+
+    worker.stop(1)
+    await worker.run()
+
+    assert trio.current_time() < 2
+
+
+async def test_the_end_of_each_task_that_ran_at_the_stop_is_told(autojump_clock, app):
+    sleep = sleeper(app)
+
+    @app.task(name="stubborn")
+    async def stubborn() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1000)
+
+    told = []
+    messages = {
+        "over": sleep.message(1),
+        "finished": sleep.message(10),
+        "returned": sleep.message(500),
+        "killed": stubborn.message(),
+        "waits": sleep.message(1),
+    }
+    config = evolve(app.config.worker, concurrency=4, prefetch=1, shutdown_timeout=20)
+    worker = Worker(app, config, clock=trio.current_time, leave=lambda _: told.extend(worker.drained()))
+    await app.publish_many([messages[key] for key in ("finished", "returned", "killed", "over", "waits")])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run)
+        await worker.settled(2)
+        worker.stop()
+
+    assert {one["id"]: (one["name"], one["end"]) for one in told} == {
+        messages["finished"].id: ("sleep", "finished"),
+        messages["returned"].id: ("sleep", "returned"),
+        messages["killed"].id: ("stubborn", "killed"),
+    }
+
+
 async def test_cancelling_the_worker_gives_back_too(autojump_clock, app, books):
     sleep = sleeper(app)
     await app.publish_many([sleep.message(500) for _ in range(5)])

@@ -11,6 +11,7 @@ from chicory.backends.memory import MemoryBackend
 from chicory.brokers.memory import MemoryBroker
 from chicory.config import evolve
 from chicory.errors import BrokerRefused, BrokerUnavailable
+from chicory.scheduler.scheduler import Scheduler
 from chicory.testing import running_worker
 from chicory.worker.worker import Worker
 
@@ -210,6 +211,99 @@ async def test_a_worker_taken_for_dead_cancels_and_joins_again_under_another_nam
     assert len(runs) == 2
     assert worker.report()["done"] == 1
     assert any("first has lost its lease" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("seconds", [21, 26, 28, 45, 1000])
+async def test_a_loop_that_stood_still_asks_before_it_gives_up_a_lease(autojump_clock, app, broker, books, seconds):
+    runs = []
+
+    @app.task
+    async def selfish() -> str:
+        runs.append(trio.current_time())
+        await trio.sleep(1)
+        if len(runs) == 1:
+            autojump_clock.jump(seconds)  # as a C call that holds the interpreter
+        await trio.sleep(50)
+        return "done"
+
+    scheduler = Scheduler(broker, ["default"])
+    async with running_worker(app, name="first", scheduler=False) as worker, trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run)
+        scheduler.live(["first"])
+        result = await selfish.delay()
+        assert await result.get() == "done"
+        nursery.cancel_scope.cancel()
+
+    assert len(runs) == 1
+    assert worker.report()["stale"] == 0
+    assert scheduler.reclaimed == 0
+
+
+async def test_a_loop_that_stood_still_and_was_replaced_cancels_what_runs(autojump_clock, app, broker, books):
+    runs = []
+
+    @app.task
+    async def selfish() -> str:
+        runs.append(trio.current_time())
+        if len(runs) == 1:
+            autojump_clock.jump(45)
+            broker._store.reclaim([broker._store.places("default")], 10, None, "")
+            await trio.sleep(50)
+        return "done"
+
+    async with running_worker(app, name="first", scheduler=False) as worker:
+        result = await selfish.delay()
+        assert await result.get() == "done"
+
+    assert runs[1] - runs[0] == pytest.approx(45, abs=3)
+    assert worker.report()["stale"] == 1
+
+
+async def test_a_loop_that_stood_still_without_a_broker_leaves_soon_and_starts_nothing(autojump_clock, app, broker):
+    left, started, stood = [], [], trio.Event()
+
+    @app.task
+    async def selfish() -> None:
+        await trio.sleep(1)
+        autojump_clock.jump(45)
+        broker.error = BrokerUnavailable("cut")
+        stood.set()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    @app.task
+    async def other() -> None:
+        started.append(trio.current_time())
+
+    worker = Worker(
+        app, evolve(app.config.worker, concurrency=1, prefetch=1), clock=trio.current_time, leave=left.append
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run)
+        await worker.joined()
+        await app.publish_many([selfish.message(), other.message()])
+        await stood.wait()
+        # A tenth of the lease for an answer that does not come, and a second until it is looked at again.
+        await trio.sleep(4)
+        assert left == [1]
+        await trio.sleep(20)
+        assert started == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lease_is_not_doubted_without_need(autojump_clock, app, broker, caplog):
+    @app.task
+    async def selfish() -> None:
+        for _ in range(20):
+            autojump_clock.jump(10)
+            await trio.sleep(1)
+
+    async with running_worker(app, name="first", scheduler=False) as worker:
+        await selfish.send()
+        await worker.settled(1)
+
+    assert worker.report()["done"] == 1
+    assert not [message for message in caplog.messages if "lease" in message]
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -95,6 +95,65 @@ async def test_the_deliveries_of_a_worker_reported_dead_are_given_back_at_once(a
     assert scheduler.reclaimed == 600
 
 
+async def test_those_who_are_known_to_live_keep_what_they_hold_without_a_word(autojump_clock, app, books):
+    note, _ = noting(app)
+    await note.send("held")
+    scheduler = Scheduler(app.broker, ["default"])
+
+    async with app.broker.consumer(["default"], name="busy", limit=1) as consumer, trio.open_nursery() as nursery:
+        await consumer.receive(1)
+        nursery.start_soon(scheduler.run)
+        scheduler.live(["busy", "nobody"])
+        await trio.sleep(500)
+        assert scheduler.reclaimed == 0
+        assert await consumer.renew()
+        scheduler.live([])
+        gone = trio.current_time()
+        while not scheduler.reclaimed:
+            await trio.sleep(1)
+        assert 30 <= trio.current_time() - gone <= 36
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_dead_worker_is_not_kept_alive_by_an_older_word(autojump_clock, app, books):
+    note, _ = noting(app)
+    await note.send("held")
+    scheduler = Scheduler(app.broker, ["default"])
+
+    async with app.broker.consumer(["default"], name="dying", limit=1) as consumer, trio.open_nursery() as nursery:
+        await consumer.receive(1)
+        nursery.start_soon(scheduler.run)
+        scheduler.live(["dying"])
+        await trio.sleep(100)
+        scheduler.died("dying", "killed")
+        with trio.fail_after(1):
+            await scheduler.buried()
+        assert scheduler.reclaimed == 1
+        assert not await consumer.renew()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_scheduler_that_was_stopped_with_its_workers_takes_nothing_from_them(autojump_clock, app, books):
+    note, _ = noting(app)
+    await note.send("held")
+    scheduler = Scheduler(app.broker, ["default"])
+
+    async with (
+        app.broker.consumer(["default"], name="stopped too", limit=1) as consumer,
+        trio.open_nursery() as nursery,
+    ):
+        await consumer.receive(1)
+        nursery.start_soon(scheduler.run)
+        scheduler.live(["stopped too"])
+        await trio.sleep(2)
+        autojump_clock.jump(100)
+        await trio.sleep(10)
+        assert await consumer.renew()
+        nursery.cancel_scope.cancel()
+
+    assert scheduler.reclaimed == 0
+
+
 async def test_a_scheduler_outlives_an_outage(autojump_clock, app, books, monkeypatch):
     note, ran = noting(app)
     broken = True

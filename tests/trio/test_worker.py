@@ -387,10 +387,37 @@ async def test_a_beat_says_how_the_worker_is_doing(autojump_clock, app, books):
     async with running_worker(app, concurrency=2) as worker:
         await app.publish_many([work.message() for _ in range(3)])
         await worker.busy(2)
+        worker.look()
+        await trio.sleep(3)
+        beat = worker.beat()
+        worker.quiet()
+        assert worker.beat()["state"] == "quiet"
+        worker.stop()
+        assert worker.beat()["state"] == "stopping"
+
+    assert (beat["state"], beat["running"], beat["fetched"], beat["done"]) == ("working", 2, 2, 0)
+    assert [(task["name"], task["age"]) for task in beat["tasks"]] == [(work.name, 3.0)] * 2
+    assert len({task["id"] for task in beat["tasks"]}) == 2
+    assert beat["rss"] > 1_000_000
+    assert 0 < beat["pss"] <= beat["rss"] * 2
+
+
+async def test_a_beat_names_the_tasks_that_have_run_for_longest_and_counts_the_others(autojump_clock, app):
+    @app.task
+    async def work() -> None:
+        await trio.sleep(10)
+
+    async with running_worker(app, concurrency=50) as worker:
+        await app.publish_many([work.message() for _ in range(20)])
+        await worker.busy(20)
+        oldest = {task["id"] for task in worker.tasks()}
+        await trio.sleep(1)
+        await app.publish_many([work.message() for _ in range(20)])
+        await worker.busy(40)
         beat = worker.beat()
 
-    assert (beat["running"], beat["fetched"], beat["done"]) == (2, 2, 0)
-    assert beat["rss"] > 1_000_000
+    assert beat["running"] == 40
+    assert {task["id"] for task in beat["tasks"]} == oldest
 
 
 async def test_ctrl_c_reaches_whoever_runs_the_worker_and_no_task(autojump_clock, app):

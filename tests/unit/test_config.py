@@ -126,6 +126,8 @@ def test_queues_replace_queue():
         (BrokerConfig, {"redis": {"host": "x"}}, "broker.redis: must be a RedisBrokerConfig, not dict"),
         (ChicoryConfig, {"app": "tasks/app.py"}, "'module:app'"),
         (SupervisorConfig, {"workers": 0}, "supervisor.workers = 0"),
+        (SupervisorConfig, {"memory_soft": "1 GB"}, "a size such as 512MiB"),
+        (SupervisorConfig, {"jitter": 1.5}, "a number from 0 to 1"),
         (RedisBackendConfig, {"result_ttl": 0}, "backend.redis.result_ttl = 0"),
         (WorkerConfig, {"concurency": 3}, "WorkerConfig has no setting 'concurency'; did you mean 'concurrency'?"),
     ],
@@ -577,6 +579,12 @@ def test_keys_are_found_on_the_lines_they_begin_on():
     assert not {"not", "a.three", "a.four", "a.b", "c"} & lines.keys()
 
 
+def test_a_size_is_bytes_or_has_a_unit():
+    assert SupervisorConfig(memory_soft="512MiB").memory_soft == 512 * 2**20
+    assert SupervisorConfig(memory_soft=4096).memory_soft == 4096
+    assert load_config(environ={"CHICORY_SUPERVISOR_MEMORY_SOFT": "1 GiB"}).supervisor.memory_soft == 2**30
+
+
 # The file that comes along
 
 
@@ -620,6 +628,11 @@ def other_than_default(option):
         "worker.on_lease_loss": "finish",
         "worker.queues": ["a", "b"],
         "worker.heartbeat_interval": 4.0,
+        "supervisor.start_method": "exec",
+        "supervisor.max_tasks": 9,
+        "supervisor.max_age": 9.0,
+        "supervisor.memory_soft": 9,
+        "supervisor.jitter": 0.5,
     }
     if option.key in special:
         return special[option.key]

@@ -20,6 +20,8 @@ from chicory.outcome import (
     TimedOut,
     Unrunnable,
     decide,
+    most_shared,
+    runs_alone,
 )
 from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
 from tests.unit.messages import failures, messages, policies, simple, texts, undecodables, values
@@ -105,6 +107,18 @@ def test_without_dead_letters_only_what_nobody_can_run_is_kept(message, policy, 
 
     if isinstance(outcome, Dead) and not policy.dead_letters:
         assert isinstance(ending, Unrunnable | Lost)
+
+
+@given(st.integers(1, 10))
+def test_m6_only_a_death_alone_brings_a_message_to_its_end(limit):
+    charged = range(1, (most_shared(limit) or 99) + 1)
+
+    if limit > 1:
+        assert max(charged) <= limit
+        assert [count for count in charged if runs_alone(count, limit)] == [limit]
+    else:
+        # There is no delivery between the first and the one too many.
+        assert not any(runs_alone(count, limit) for count in charged)
 
 
 @given(messages(), rules, texts, draws)

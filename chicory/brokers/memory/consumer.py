@@ -57,6 +57,10 @@ class MemoryConsumer:
         self._store.wake()
         return held
 
+    async def isolate(self, delivery: Delivery) -> None:
+        await checkpoint()
+        self._lease.alone = delivery.receipt
+
     async def renew(self) -> bool:
         await checkpoint()
         if not self._lease.lost:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from trio.lowlevel import checkpoint
 
+from chicory.brokers.base import life
 from chicory.brokers.memory.places import Places
 from chicory.brokers.memory.store import Store
 from chicory.clock import unix_now
@@ -17,6 +18,10 @@ class MemoryKeeper:
         self._queues = queues
         self._seen = 0
 
+    @property
+    def lease(self) -> float:
+        return self._store.limits.lease
+
     async def promote(self, limit: int = 256) -> float | None:
         await checkpoint()
         now = unix_now()
@@ -27,9 +32,23 @@ class MemoryKeeper:
         dues = [places.next_due for places in self._queues if places.next_due is not None]
         return max(0.0, min(dues) - now) if dues else None
 
-    async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
+    async def reclaim(
+        self, limit: int = 256, *, dead: str | None = None, why: str = "", most: int | None = None
+    ) -> int:
         await checkpoint()
-        return self._store.reclaim(self._queues, limit, dead, why)
+        return self._store.reclaim(self._queues, limit, dead, why, most)
+
+    async def renew(self, workers: Collection[str]) -> int:
+        await checkpoint()
+        leases = [lease for lease in self._store.leases.values() if not lease.lost]
+        renewed = 0
+        for worker in workers:
+            lives = {life(lease.name, worker): lease for lease in leases}
+            last = max(lives, default=0)
+            if last:
+                lives[last].expires = unix_now() + self.lease
+                renewed += len(self._queues)
+        return renewed
 
     async def changed(self) -> None:
         await checkpoint()

@@ -9,7 +9,7 @@ import attrs
 from msgspec.structs import replace
 from trio.lowlevel import ParkingLot
 
-from chicory.brokers.base import Delivery, Settlement
+from chicory.brokers.base import Delivery, Settlement, life
 from chicory.brokers.memory.places import Entry, Letter, Places
 from chicory.clock import unix_now
 from chicory.delay import bounded
@@ -51,11 +51,15 @@ class Limits:
 
 @attrs.define(eq=False)
 class Lease:
-    """What one consumer holds, by receipt.  *lost* is for good: nothing is handed to it and nothing taken from it."""
+    """What one consumer holds, by receipt.
+
+    alone: the receipt of what was isolated last.  lost: for good; nothing is handed to it and nothing taken from it.
+    """
 
     name: str
     expires: float
     held: dict[int, tuple[str, Places]] = attrs.field(factory=dict[int, tuple[str, Places]])
+    alone: int | None = None
     lost: bool = False
 
 
@@ -127,19 +131,24 @@ class Store:
             self.records.keep(delivery.message.id, settlement.record)
         return True
 
-    def reclaim(self, queues: Collection[Places], limit: int, dead: str | None, why: str) -> int:
-        """Take at most *limit* deliveries of dead consumers back into *queues*."""
+    def reclaim(
+        self, queues: Collection[Places], limit: int, dead: str | None, why: str, most: int | None = None
+    ) -> int:
+        """Take at most *limit* deliveries of dead consumers back into *queues*; see `Keeper.reclaim`."""
         now = unix_now()
         taken = 0
         for lease in list(self.leases.values()):
-            if not (lease.lost or lease.name == dead or lease.expires <= now):
+            reported = dead is not None and life(lease.name, dead) > 0
+            if not (lease.lost or reported or lease.expires <= now):
                 continue
             lease.lost = True
-            cause = why if lease.name == dead and why else f"the lease of {lease.name} was not renewed"
+            cause = why if reported and why else f"the lease of {lease.name} was not renewed"
             ours = [receipt for receipt, (_, places) in lease.held.items() if places in queues]
             for receipt in ours[: limit - taken]:
                 _, places = lease.held.pop(receipt)
-                places.put_back(places.let_go(receipt), "reclaimed", charged=True, cause=cause)
+                entry = places.let_go(receipt)
+                blamed = most is None or entry.count < most or receipt == lease.alone
+                places.put_back(entry, "reclaimed", charged=blamed, cause=cause)
                 taken += 1
             self.end(lease)
         # Also when nothing was taken: a lost consumer that waits has to be told.

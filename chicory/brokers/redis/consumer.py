@@ -117,7 +117,7 @@ class RedisConsumer:
                     raise
 
     async def _end_lease(self, line: Connection, keys: Keys) -> None:
-        names = [keys.leases, *keys.streams]
+        names = [keys.leases, keys.alone, *keys.streams]
         await script("leave").run(line, names, [self._group, self.name], timeout=self._timeout)
 
     async def _give_back_unknown(self) -> None:
@@ -178,6 +178,14 @@ class RedisConsumer:
     def _let_go(self, deliveries: list[Delivery]) -> None:
         self._owned.difference_update([delivery.receipt for delivery in deliveries])
         self._settled.set()
+
+    async def isolate(self, delivery: Delivery) -> None:
+        """See `Consumer.isolate`."""
+        await self._give_back_unknown()
+        receipt: Receipt = delivery.receipt
+        keys = next(keys for keys in self._queues if keys.queue == delivery.queue)
+        command = ("HSET", keys.alone, self.name, f"{receipt.stream} {receipt.entry.decode()}")
+        await self._line.insist(lambda line: line.call(*command, timeout=self._timeout))
 
     # -- the lease
 

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import trio
@@ -17,6 +17,7 @@ from chicory.links.redis_pool import Pool, parse_info
 log = logging.getLogger("chicory.redis")
 
 _PAUSE = 0.5
+_MAX = 256
 
 
 class RedisKeeper:
@@ -30,7 +31,7 @@ class RedisKeeper:
         self._pool = pool
         self._queues = queues
         self._group = group
-        self._lease = lease
+        self.lease = lease
         self._timeout = timeout
         self._line = Line(pool, opened=self._be_patient)
         self._opened = False
@@ -53,15 +54,17 @@ class RedisKeeper:
                     waits.append(float(wait))
         return min(waits, default=None)
 
-    async def reclaim(self, limit: int = 256, *, dead: str | None = None, why: str = "") -> int:
+    async def reclaim(
+        self, limit: int = 256, *, dead: str | None = None, why: str = "", most: int | None = None
+    ) -> int:
         """See `Keeper.reclaim`."""
         total = 0
         for keys in self._queues:
             more = True
             while more and total < limit:
-                room = min(limit - total, 256)
+                room = min(limit - total, _MAX)
                 given, vanished, more, *gone = await self._line.talk(
-                    lambda line, keys=keys, room=room: self._reclaim(line, keys, room, dead or "", why)
+                    lambda line, keys=keys, room=room: self._reclaim(line, keys, room, dead or "", why, most)
                 )
                 total += given
                 if vanished:
@@ -70,12 +73,26 @@ class RedisKeeper:
                     log.info("%s: worker %s is gone", keys.queue, name.decode())
         return total
 
-    async def _reclaim(self, line: Connection, keys: Keys, room: int, dead: str, why: str) -> list[Any]:
+    async def _reclaim(
+        self, line: Connection, keys: Keys, room: int, dead: str, why: str, most: int | None
+    ) -> list[Any]:
         # Asked here, where the line is open: opening it may have put judging off.
         judge = "1" if trio.current_time() >= self._judge_from else ""
-        args = [self._group, int(self._lease * 1000), room, dead, why, judge]
-        names = [keys.leases, keys.counters, *keys.streams]
+        args = [self._group, int(self.lease * 1000), room, dead, why, judge, "" if most is None else most]
+        names = [keys.leases, keys.counters, keys.alone, *keys.streams]
         return await script("reclaim").run(line, names, args, timeout=self._timeout)
+
+    async def renew(self, workers: Collection[str]) -> int:
+        """See `Keeper.renew`."""
+        extend, names = script("extend"), list(workers)
+        renewed = 0
+        for keys in self._queues:
+            for start in range(0, len(names), _MAX):
+                args = [int(self.lease * 1000), *names[start : start + _MAX]]
+                renewed += await self._line.insist(
+                    lambda line, keys=keys, args=args: extend.run(line, [keys.leases], args, timeout=self._timeout)
+                )
+        return renewed
 
     async def changed(self) -> None:
         """See `Keeper.changed`.  A broken line counts as a change: what was said meanwhile is not known."""
@@ -101,8 +118,8 @@ class RedisKeeper:
             uptime = float(info["uptime_in_seconds"])
         except (BrokerError, KeyError, ValueError):
             uptime = 0.0
-        if self._opened or uptime < self._lease:
-            self._judge_from = trio.current_time() + self._lease
+        if self._opened or uptime < self.lease:
+            self._judge_from = trio.current_time() + self.lease
         self._opened = True
 
     def close(self) -> None:

@@ -46,6 +46,11 @@ class Keys:
         return self._key("leases")
 
     @property
+    def alone(self) -> str:
+        """By consumer, the stream and entry that it isolated last; goes with the consumer."""
+        return self._key("alone")
+
+    @property
     def counters(self) -> str:
         """How many messages took each road."""
         return self._key("counters")

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- End a consumer's membership where nothing of it is pending; what is pending stays under its lease.
 --
--- KEYS  1 leases (sorted set)  2.. the queue's streams
+-- KEYS  1 leases (sorted set)  2 what is isolated (hash by consumer)  3.. the queue's streams
 -- ARGV  1 group  2 consumer
 -- Returns how many streams still have deliveries of it.
 local held = 0
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   local pending = redis.pcall('XPENDING', KEYS[i], ARGV[1], '-', '+', 1, ARGV[2])
   if not pending.err then
     if #pending > 0 then
@@ -17,5 +17,6 @@ for i = 2, #KEYS do
 end
 if held == 0 then
   redis.call('ZREM', KEYS[1], ARGV[2])
+  redis.call('HDEL', KEYS[2], ARGV[2])
 end
 return held

@@ -2,9 +2,11 @@
 -- Give back what dead consumers of one queue hold: each entry becomes a new one, with one more delivery on its count.
 -- Only the dead's own pending lists are walked, so the living and how much they hold cost nothing.
 --
--- KEYS  1 leases (sorted set: consumer, when its lease ends in ms)  2 counters (hash)  3.. the queue's streams
--- ARGV  1 group  2 lease, ms  3 how many at most (256)  4 a consumer known to be dead, or ''  5 why it died
---       6 '1' when a lapsed lease means death, '' when only the consumer named does
+-- KEYS  1 leases (sorted set: consumer, when its lease ends in ms)  2 counters (hash)
+--       3 what is isolated (hash: consumer, its stream and entry)  4.. the queue's streams
+-- ARGV  1 group  2 lease, ms  3 how many at most (256)  4 a worker known to be dead, or ''  5 why it died
+--       6 '1' when a lapsed lease means death, '' when only the worker named does
+--       7 the count above which only what was isolated is charged, or ''
 -- Returns {given back, vanished, more, names...}: vanished entries were pending and no longer there (deleted by
 -- somebody else: lost), more is 1 when there is more to do, names are the consumers that are gone now.
 local time = redis.call('TIME')
@@ -15,7 +17,14 @@ local vanished = 0
 local held = {}
 local dead = {}
 
-for i = 3, #KEYS do
+-- Whether this is the worker named, in whichever of its lives: NAME, NAME+2, NAME+3, ...
+local function reported(name)
+  local worker = ARGV[4]
+  return worker ~= '' and (name == worker
+    or (string.sub(name, 1, #worker + 1) == worker .. '+' and string.match(name, '^%d+$', #worker + 2) ~= nil))
+end
+
+for i = 4, #KEYS do
   local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[i], ARGV[1])
   if not consumers.err then
     for _, consumer in ipairs(consumers) do
@@ -30,8 +39,10 @@ for i = 3, #KEYS do
           redis.call('ZADD', KEYS[1], lease, '?' .. name)
         end
       end
-      if name == ARGV[4] or (ARGV[6] == '1' and tonumber(lease) < now) then
+      local named = reported(name)
+      if named or (ARGV[6] == '1' and tonumber(lease) < now) then
         dead[name] = true
+        local alone = redis.call('HGET', KEYS[3], name)
         local entries = {}
         if consumer[4] > 0 then
           if left > 0 then
@@ -45,9 +56,14 @@ for i = 3, #KEYS do
               for f = 1, #found[2], 2 do
                 field[found[2][f]] = found[2][f + 1]
               end
-              local why = ARGV[5] ~= '' and ARGV[5] or 'its lease ran out'
+              local why = named and ARGV[5] ~= '' and ARGV[5] or 'its lease ran out'
+              -- One less than the count.
+              local deliveries = tonumber(field.deliveries) or 0
+              if ARGV[7] == '' or deliveries + 1 < tonumber(ARGV[7]) or alone == KEYS[i] .. ' ' .. entry[1] then
+                deliveries = deliveries + 1
+              end
               redis.call('XADD', KEYS[i], '*', 'data', field.data or '', 'task_id', field.task_id or '',
-                'deliveries', (tonumber(field.deliveries) or 0) + 1, 'cause', why)
+                'deliveries', deliveries, 'cause', why)
               redis.call('XDEL', KEYS[i], entry[1])
               given = given + 1
             else
@@ -70,6 +86,7 @@ local answer = {given, vanished, next(held) and 1 or 0}
 for name in pairs(dead) do
   if not held[name] then
     redis.call('ZREM', KEYS[1], name, '?' .. name)
+    redis.call('HDEL', KEYS[3], name)
     answer[#answer + 1] = name
   end
 end
