@@ -22,10 +22,14 @@ _TURN = 0.005
 
 
 class Runner:
-    """Runs what it is given inside *nursery*; runs never raise."""
+    """Runs what it is given inside *nursery*; runs never raise.
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    refill: called when a runner has nothing more to do or one of its runs has made room; it may `start` more.
+    """
+
+    def __init__(self, nursery: trio.Nursery, refill: Callable[[], None]) -> None:
         self._nursery = nursery
+        self._refill = refill
         self._ready: deque[Run] = deque()
         self._about_to_run = False
 
@@ -43,15 +47,20 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def _serve(self) -> None:
         until = trio.current_time() + _TURN
-        while self._ready:
+        while trio.current_time() <= until:
+            if not self._ready:
+                self._refill()
+                if not self._ready:
+                    break
             if await _drive(self._ready.popleft(), self._hand_over):
+                self._refill()
                 return
-            if trio.current_time() > until:
-                break
         self._hand_over()
 
     def _hand_over(self) -> None:
         self._about_to_run = False
+        if not self._ready:
+            self._refill()
         self._see_to_it()
 
 

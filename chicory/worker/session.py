@@ -154,7 +154,7 @@ class Session:
             self._end, self._ended = None, trio.Event()
         async with trio.open_nursery() as running:
             self._running = running
-            self._runner = Runner(running)
+            self._runner = Runner(running, self._start)
             async with trio.open_nursery() as fetching:
                 self._fetching = fetching
                 fetching.start_soon(self._fetcher.run, self._terms.gate)
@@ -294,11 +294,8 @@ class Session:
 
     async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan) -> None:
         ending = await execute(plan, message, delivery.count, self._terms.limiter)
-        holdings = self.holdings
-        holdings.running -= 1
+        self.holdings.running -= 1
         self._conclude(delivery, plan.policy_of(message), ending)
-        if holdings.waiting:
-            self._start()
 
     def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending | Asked) -> None:
         keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
