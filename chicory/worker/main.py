@@ -1,5 +1,6 @@
 """The worker process that chicoryd starts."""
 
+import faulthandler
 import functools
 
 import trio
@@ -34,7 +35,8 @@ def _app() -> Chicory:
     if where is None:
         raise ConfigError('app is not set; write app = "module:app" at the top of the configuration')
     app = import_app(where)
-    assert app.config
+    # Opens no connection, but imports the drivers: in a template that is memory all workers share.
+    assert app.broker is not app.backend
     return app
 
 
@@ -42,5 +44,7 @@ def _main() -> int:
     app = _app()
     start_logging(app.config.worker.log_level)
     refuse_memory(app.config)
+    # Also for SIGABRT, which chicoryd sends to a worker that hangs: the stacks of all threads go to stderr.
+    faulthandler.enable()
     trio.run(functools.partial(serve, app, scheduler=False))
     return OK
