@@ -124,7 +124,7 @@ class WorkerConfig(Section):
     is shorter where the lease is short.
     heartbeat_ttl: seconds after which a silent worker is no longer listed.
     shutdown_timeout: seconds running tasks are given at a stop; cancel_grace: seconds for their clean-up after that.
-    max_deliveries: a message that has seen this many workers die is dead-lettered; the last time it runs alone.
+    max_deliveries: a message that has seen this many workers die is dead-lettered.
     on_lease_loss: "cancel" what runs, or let it "finish" and accept that it may run twice.
     require_broker: leave with exit code 69 when the broker cannot be reached at the start, instead of trying on.
     """

@@ -5,12 +5,14 @@ so nothing is asked for twice.
 """
 
 from chicoryd.events import Event, Tick
-from chicoryd.patience import ON_TICK, wake
+from chicoryd.patience import ask_for_time, keep_the_watchdog, lose_patience, wake
 from chicoryd.record import record
 from chicoryd.roster import Fleet, Step
 from chicoryd.rules import RULES
 
 __all__ = ["step", "wake"]
+
+_ON_TICK = (lose_patience, *RULES, keep_the_watchdog, ask_for_time)
 
 
 def step(fleet: Fleet, event: Event, now: float) -> Step:
@@ -18,7 +20,7 @@ def step(fleet: Fleet, event: Event, now: float) -> Step:
     if fleet.over:
         return fleet, []
     fleet, actions = record(fleet, event, now)
-    for rule in (*ON_TICK, *RULES) if isinstance(event, Tick) else RULES:
+    for rule in _ON_TICK if isinstance(event, Tick) else RULES:
         fleet, asked = rule(fleet, now)
         actions += asked
     return fleet, actions

@@ -109,13 +109,15 @@ class Loop:
         instants = [instant for instant in (wake(self.fleet), self._rests_until) if instant is not None]
         before = time.monotonic()
         timeout = max(min(instants) - before, 0) if instants else None
-        ready = self._selector.select(timeout)
+        # A timeout says nothing about what came in since it ended, as it may have long ago.
+        ready = self._selector.select(timeout) or self._selector.select(0)
         late = time.monotonic() - before - timeout if timeout is not None else 0.0
         if late > STANDSTILL:
             self._wake_up(late)
         for key, _ in ready:
             key.data()
-        if self._rests_until is not None and time.monotonic() >= self._rests_until:
+        now, due = time.monotonic(), wake(self.fleet)
+        if self._rests_until is not None and (now >= self._rests_until or (due is not None and now >= due)):
             self._stop_resting()
             self._hear_beats()
         self._post(Tick())

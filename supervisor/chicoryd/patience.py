@@ -79,6 +79,3 @@ def wake(fleet: Fleet) -> float | None:
     if fleet.stopping and fleet.extend_at < float("inf"):
         instants.append(fleet.extend_at)
     return min(instants, default=None)
-
-
-ON_TICK = (lose_patience, keep_the_watchdog, ask_for_time)

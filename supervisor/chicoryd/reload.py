@@ -64,7 +64,9 @@ def mishap(fleet: Fleet, slot: Slot, why: str, now: float, code: int = 1) -> Ste
     if slot.role is Role.CHECK:
         fleet = fleet.drop(slot.name)
         if code:
-            return refuse(fleet, " ".join(slot.words) or f"the check {why}")
+            # Of a traceback, its end; else it is a line for each problem.
+            words = slot.words[-1:] if any(line.startswith("Traceback") for line in slot.words) else slot.words
+            return refuse(fleet, " ".join(words) or f"the check {why}")
         return _start_rolling(fleet, roll, now), []
     if slot.ready_at is not None and slot.role is Role.WORKER and now - slot.ready_at >= TRIAL:
         return fleet, []

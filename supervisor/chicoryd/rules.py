@@ -26,7 +26,7 @@ def give_up(fleet: Fleet, now: float) -> Step:
     if fleet.ready or fleet.stopping:
         return fleet, []
     for role in Role:
-        slots = fleet.of(role)
+        slots = [slot for slot in fleet.of(role) if not slot.retired]
         if slots and all(slot.boots_failed >= BOOT_TRIES for slot in slots):
             text = f"no {role} came up in {BOOT_TRIES} tries, giving up; the lines above say why"
             code = next((slot.code for slot in slots if slot.code in _PASSED_ON), None)

@@ -93,7 +93,7 @@ class Spawner:
         with theirs:
             own = self._own(wish)
             words = own.pop("CHICORYD_LAST_WORDS", "")
-            title = f"chicory:{wish.consumer.split(':')[-2]}"
+            title = wish.consumer.split(":")[-2]
             try:
                 template.hand({"t": "fork", "environ": own, "words": words, "title": title}, theirs.fileno())
             except OSError:

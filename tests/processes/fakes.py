@@ -11,11 +11,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 FAKES = Path(os.environ["FAKES"])
 FACTS = os.open(FAKES / "facts", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+# What an app may do as it is imported, and the code there was at that time.
+for word in (FAKES / "import").read_text().split() if (FAKES / "import").exists() else ():
+    if word == "fails" and os.environ["CHICORYD_ROLE"] != "check":
+        raise RuntimeError("this app is broken")
+    if word == "thread":
+        threading.Thread(target=time.sleep, args=(600,), name="busybody", daemon=True).start()
+    if word == "socket":
+        SOCKET = socket.create_server(("127.0.0.1", 0))
+CODE = (FAKES / "code").read_text() if (FAKES / "code").exists() else ""
 
 
 def note(**facts):
@@ -50,6 +62,10 @@ def child():
         pid=os.getpid(),
         name=name,
         sid=os.getsid(0),
+        parent=os.getppid(),
+        code=CODE,
+        title=Path("/proc/self/comm").read_text().strip(),
+        ignores_pipes=signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN,
         sigint_ignored=signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
         descriptors=sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")),
         private=[key for key in os.environ if key.startswith(("NOTIFY", "LISTEN", "WATCHDOG"))],
@@ -67,6 +83,8 @@ def child():
     if "fails" in words:
         print(f"fake {slot}: cannot boot", file=sys.stderr)
         return 1
+    if "raises" in words:
+        raise RuntimeError(f"{slot} has a bug")
     if "grandchild" in words:
         other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         say("grandchild", child=other.pid)

@@ -186,7 +186,7 @@ class Kernel:
         slot = next(slot for slot in self.fleet.slots if slot.consumer == consumer)
         name = slot.name
         if slot.retired:
-            return  # whoever comes to its seat next has no past
+            return
         self.deaths[name] = 1 if lived >= 60 else self.deaths.get(name, 0) + 1
         self.earliest[name] = self.now + pause(self.deaths[name], draw)
 
@@ -202,7 +202,11 @@ class Kernel:
         """The child ends, and with a template all that it was asked for and did not fork."""
         child = self.children[pid]
         code = -9 if child.killed else -6 if child.aborted else code
-        if not (child.leaving and code in (0, -15)):
+        slot = self.slot(child)
+        if slot.retired:  # whoever comes to its seat next has no past
+            self.deaths.pop(slot.name, None)
+            self.earliest.pop(slot.name, None)
+        elif not (child.leaving and code in (0, -15)):
             self.fell(child.consumer, self.now - child.ready if child.ready else 0.0, draw)
         del self.children[pid]
         self.post(Exited(pid, code, draw))
