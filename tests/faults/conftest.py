@@ -1,0 +1,42 @@
+"""Servers and daemons for the fault tests; one of each for a module, so that a test costs no boot of its own."""
+
+import pytest
+
+from tests.faults.tree import Tree
+from tests.servers import running_server
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A redis-server that loses nothing when it is killed."""
+    with running_server(appendonly=True, options=("--appendfsync", "always")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """What a module's tree has on top of the settings of all; a module may say otherwise."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def shared_tree(server, settings):
+    made = Tree(server.url, **settings)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+async def tree(shared_tree):
+    """The module's tree, running; it is left as the test leaves it."""
+    shared_tree.ledger.new_page()
+    if shared_tree.process is None or shared_tree.process.poll() is not None:
+        shared_tree.start()
+    await shared_tree.ready()
+    return shared_tree
+
+
+@pytest.fixture
+async def app(shared_tree):
+    async with shared_tree.client() as made:
+        yield made

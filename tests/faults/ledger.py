@@ -1,0 +1,194 @@
+"""What was sent, what ran and what was done to it; and the verdict over all three.
+
+Runs and faults are told by one clock, CLOCK_BOOTTIME, so that "it was in flight at the fault" is computed and not
+judged.
+"""
+
+import math
+import threading
+import time
+from collections import defaultdict
+
+import attrs
+
+# An observed death is seen a little after it; a run is only certain to have gone on until this long before.
+DEATH_SEEN_WITHIN = 0.25
+# Seconds from the end of a run until its acknowledgement has surely reached a broker that answers.
+SETTLED_WITHIN = 1.0
+
+
+def boottime():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@attrs.frozen
+class Fault:
+    """What was done from *at* until *until* to process *pid*, or to all of them when that is None."""
+
+    what: str
+    at: float
+    until: float
+    pid: int | None = None
+
+    def meets(self, run):
+        """Whether *run* was in flight at the fault: started, and perhaps not yet settled."""
+        concerned = self.pid is None or self.pid == run.pid
+        return concerned and run.start <= self.until and run.end + SETTLED_WITHIN >= self.at
+
+
+@attrs.define
+class Run:
+    id: str
+    count: int
+    pid: int
+    start: float
+    unix: float
+    end: float = math.inf
+    how: str = ""  # "end", "cut", or "" when its process died or it still runs
+
+
+@attrs.frozen
+class Verdict:
+    """*repeated*: ended and run again, by no fault that would explain it.  *interrupted*: cut or killed by no fault."""
+
+    lost: set
+    phantom: set
+    early: set
+    overlapping: set
+    repeated: set
+    interrupted: set
+    unsettled: set
+    unknown_results: set
+
+    def clean(self):
+        return not any(attrs.astuple(self, recurse=False))
+
+
+class Ledger:
+    """The books of one test."""
+
+    def __init__(self, path):
+        self.path = path
+        path.touch()
+        self.sent = {}  # by id the unix second it is due, or 0
+        self.acked = set()
+        self.faults = []
+        self._begun = 0
+        self._deaths = {}
+        self._lock = threading.Lock()
+
+    def new_page(self):
+        """Forget all but who is dead: the next test begins, with nothing in flight."""
+        self.sent, self.acked, self.faults = {}, set(), []
+        self._begun = self.path.stat().st_size
+
+    # -- what is noted
+
+    def send(self, task, due=0.0):
+        self.sent[task] = due
+
+    def ack(self, ids):
+        self.acked.update(ids)
+
+    def fault(self, what, pid=None, *, at=None, lasting=0.0):
+        """Note a fault that begins now (or began *at*) and lasts so many seconds (math.inf: until it is over)."""
+        at = boottime() if at is None else at
+        found = Fault(what, at, at + lasting, pid)
+        self.faults.append(found)
+        return found
+
+    def over(self, fault):
+        """The fault ends now."""
+        self.faults[self.faults.index(fault)] = ended = attrs.evolve(fault, until=boottime())
+        return ended
+
+    def died(self, pid):
+        with self._lock:
+            self._deaths[pid] = boottime()
+
+    # -- what is known
+
+    def runs(self):
+        """All runs in the order of their starts."""
+        with self.path.open("rb") as file:
+            file.seek(self._begun)
+            text = file.read().decode()
+        runs, open_runs = [], {}
+        for line in text.splitlines():
+            what, task, count, pid, boot, unix = line.split()
+            if what != "start" and (task, int(count), int(pid)) not in open_runs and task not in self.sent:
+                continue  # it began on the page of a test that failed
+            key = task, int(count), int(pid)
+            if what == "start":
+                run = open_runs[key] = Run(task, int(count), int(pid), float(boot), float(unix))
+                runs.append(run)
+            else:
+                run = open_runs.pop(key)
+                run.end, run.how = float(boot), what
+        killed = {fault.pid: fault.at for fault in self.faults if fault.pid and fault.what == "SIGKILL"}
+        with self._lock:
+            deaths = dict(self._deaths)
+        for run in open_runs.values():
+            if run.pid in killed:
+                run.end = max(killed[run.pid], run.start)
+            elif run.pid in deaths:
+                run.end = max(deaths[run.pid] - DEATH_SEEN_WITHIN, run.start)
+        return sorted(runs, key=lambda run: run.start)
+
+    def ended(self):
+        return {run.id for run in self.runs() if run.how == "end"}
+
+    def running(self):
+        """Runs that are alive now."""
+        return [run for run in self.runs() if run.end == math.inf]
+
+    def reruns_after(self, pid, instant):
+        """For each run of *pid* that was alive at *instant*, the seconds until it was run again, or None."""
+        runs = self.runs()
+        found = {}
+        for cut in [run for run in runs if run.pid == pid and run.start <= instant and run.end >= instant]:
+            again = [run.start for run in runs if run.id == cut.id and run.start > instant]
+            found[cut.id] = min(again) - instant if again else None
+        return found
+
+    def judge(self, *, dead=(), queued=(), results=None, once=()):
+        """The verdict, given the ids of dead letters, of what is still queued, and of stored successes.
+
+        once: ids of what may be lost and may never run twice.
+        """
+        runs = self.runs()
+        by_id = defaultdict(list)
+        for run in runs:
+            by_id[run.id].append(run)
+        ended = {run.id for run in runs if run.how == "end"}
+        finished = ended | set(dead)
+        return Verdict(
+            lost=self.acked - finished - set(queued) - set(once),
+            phantom=set(by_id) - set(self.sent),
+            # A millisecond for the rounding of the due time on its way.
+            early={run.id for run in runs if run.unix < self.sent.get(run.id, 0.0) - 0.001},
+            overlapping={task for task, of in by_id.items() if any(_overlap(a, b) for a, b in _pairs(of))},
+            repeated={
+                task
+                for task, of in by_id.items()
+                if any(task in once or self._unexplained(run, "end") for run in of[:-1])
+            },
+            interrupted={
+                run.id
+                for run in runs
+                if run.id not in dead and (self._unexplained(run, "cut") or self._unexplained(run, ""))
+            },
+            unsettled=finished & set(queued),
+            unknown_results=set() if results is None else (ended & self.acked) - set(dead) - set(results) - set(once),
+        )
+
+    def _unexplained(self, run, how):
+        return run.how == how and run.end < math.inf and not any(fault.meets(run) for fault in self.faults)
+
+
+def _pairs(runs):
+    return [(a, b) for i, a in enumerate(runs) for b in runs[i + 1 :]]
+
+
+def _overlap(a, b):
+    return a.start < b.end and b.start < a.end
