@@ -161,11 +161,12 @@ class Session:
                 fetching.start_soon(self._fetcher.reconcile)
                 self._start()
                 await self._ended.wait()
+                end = self._end
+                assert end is not None
+                # Not after fetching has ended: a read that a hanging broker does not give up may take seconds to end.
+                keeping.start_soon(self._see_out, running, end)
                 fetching.cancel_scope.cancel()
-            end = self._end
-            assert end is not None
             self._give_back()
-            keeping.start_soon(self._see_out, running, end)
         self._running = None
         return self._end if self._end is not None else end
 
@@ -179,7 +180,7 @@ class Session:
         running.cancel_scope.cancel()
         await trio.sleep(config.cancel_grace)
         # After a fence there may be time left; the watch on the lease knows.
-        if self._running is running and end is not End.FENCED:
+        if self._running is running and self._end is not End.FENCED:
             with trio.move_on_after(LAST_FLUSH):
                 await self._terms.tally.until(lambda: not self._settler.pending)
             self._terms.leave(self.holdings.running)
