@@ -9,8 +9,8 @@ from benchmarks.server import Server
 from chicory import Chicory, TaskMessage
 
 TASKS = 20_000
-CONCURRENCY = 100
-PREFETCH = 100
+CONCURRENCY = 200
+PREFETCH = 200
 
 
 def measure(server: Server, rounds: int) -> list[Figure]:

