@@ -14,7 +14,7 @@ run: $(VENV)/ready-to-run ## do a real job under chicoryd: measure Python's stan
 	$(BIN)/python -m examples.census -c conf/chicory.toml
 
 test: $(VENV)/ready-to-test ## run all tests; installs redis-server when it is missing and that is allowed
-	tools/need-server
+	.ci/need-server
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/ready-to-test ## lint, check the format and the types
@@ -23,19 +23,19 @@ check: $(VENV)/ready-to-test ## lint, check the format and the types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/ready-to-test ## measure speed, beside a bare loop that does the same commands in the same run
-	tools/need-server
+	.ci/need-server
 	$(BIN)/python -m benchmarks $(ARGS)
 
 faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost
-	tools/need-server
+	.ci/need-server
 	$(BIN)/python -m pytest tests/faults -m "long or not long" -o faulthandler_timeout=900 $(ARGS)
 
 clean: ## remove what was built; never a state directory (.chicory), which may hold tasks
 	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/ready: tools/make-venv
-	tools/make-venv $(VENV)
+$(VENV)/ready: .ci/make-venv
+	.ci/make-venv $(VENV)
 	touch $@
 
 # Each of the two is made again only when pyproject.toml has changed; running needs less than testing.

@@ -22,15 +22,6 @@ def wait(failures: int, draw: float) -> float:
     return min(grown, LONGEST) * (1 - 0.5 * draw)
 
 
-def sole(error: BaseException) -> BaseException:
-    """The one exception inside nested groups of one: what a driver's own nursery makes of an error."""
-    match error:
-        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
-            return sole(only)
-        case _:
-            return error
-
-
 class Outage:
     """One for all who use one broker; it lasts from the first failure until everybody has been answered.
 

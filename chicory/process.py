@@ -1,4 +1,4 @@
-"""What every process of Chicory does alike: exit codes, logging, obeying signals and chicoryd."""
+"""What every process of Chicory does alike: errors as exit codes, logging, obeying signals and chicoryd."""
 
 import logging
 import os
@@ -11,23 +11,13 @@ from pathlib import Path
 import trio
 
 from chicory.config import ChicoryConfig
-from chicory.errors import AppImportError, BrokerError, ChicoryError, ConfigError, UsageError
+from chicory.errors import ChicoryError, ConfigError
+from chicory.exits import exit_code, sole
 from chicory.lifeline import Lifeline
-from chicory.outage import sole
 from chicory.types import BrokerType
 
 # Seconds between two looks at the proportional memory: the kernel walks every page for it.
 MEASURE = 10.0
-
-OK, USAGE, NO_INPUT, UNAVAILABLE, INTERNAL, BAD_CONFIG = 0, 64, 66, 69, 70, 78
-
-# The nearest class decides.
-_CODES: dict[type[ChicoryError], int] = {
-    ConfigError: BAD_CONFIG,
-    AppImportError: NO_INPUT,
-    UsageError: USAGE,
-    BrokerError: UNAVAILABLE,
-}
 
 
 def run(role: str, call: Callable[[], int]) -> int:
@@ -39,7 +29,7 @@ def run(role: str, call: Callable[[], int]) -> int:
         if not isinstance(cause, ChicoryError):
             raise
         print(f"chicory {role}: {' '.join(str(cause).split())}", file=sys.stderr)
-        return next((code for kind, code in _CODES.items() if isinstance(cause, kind)), INTERNAL)
+        return exit_code(cause)
 
 
 def start_logging(level: str) -> None:

@@ -12,8 +12,9 @@ import trio
 from chicory.app import Chicory
 from chicory.config.loading import examine
 from chicory.errors import ConfigError
+from chicory.exits import BAD_CONFIG, OK
 from chicory.loading import import_app
-from chicory.process import BAD_CONFIG, OK, refuse_memory, run
+from chicory.process import refuse_memory, run
 
 # A broker that is just starting, or a line that is slow, is given this long.
 PATIENCE = 15.0

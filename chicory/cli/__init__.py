@@ -20,18 +20,8 @@ from typing import Any, NoReturn
 
 import click
 
-from chicory.errors import AppImportError, BrokerError, ChicoryError, ConfigError, UsageError, did_you_mean
-
-USAGE, NO_INPUT, UNAVAILABLE, INTERNAL, CONFIG, INTERRUPTED = 64, 66, 69, 70, 78, 130
-
-# The nearest class decides.
-EXIT_CODES: dict[type[ChicoryError], int] = {
-    ConfigError: CONFIG,
-    AppImportError: NO_INPUT,
-    UsageError: USAGE,
-    BrokerError: UNAVAILABLE,
-    ChicoryError: INTERNAL,
-}
+from chicory.errors import ChicoryError, did_you_mean
+from chicory.exits import INTERRUPTED, USAGE, exit_code, sole
 
 
 class Commands(click.Group):
@@ -90,27 +80,13 @@ def leave(call: Callable[[], object]) -> NoReturn:
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        cause = single(error)
+        cause = sole(error)
         if isinstance(cause, ChicoryError):
             click.echo(f"Error: {' '.join(str(cause).split())}", err=True)
         else:
             traceback.print_exception(error)
         sys.exit(exit_code(cause))
     sys.exit(result if isinstance(result, int) else 0)
-
-
-def single(error: BaseException) -> BaseException:
-    """What nurseries have wrapped in groups, when it is one thing."""
-    match error:
-        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
-            return single(only)
-        case _:
-            return error
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code for *error*."""
-    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), INTERNAL)
 
 
 def summary(name: str) -> str:

@@ -52,14 +52,14 @@ def show(file: Path | None, app: str | None, origin: bool, as_json: bool) -> Non
 @file_option
 def check(file: Path | None) -> None:
     """Validate FILE together with the environment: `ok`, or a line for each problem and exit code 78."""
-    from chicory.cli import CONFIG
     from chicory.config.loading import examine
+    from chicory.exits import BAD_CONFIG
 
     problems = examine(file).problems
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
-        raise click.exceptions.Exit(CONFIG)
+        raise click.exceptions.Exit(BAD_CONFIG)
     click.echo("ok")
 
 

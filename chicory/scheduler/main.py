@@ -9,9 +9,10 @@ import trio
 
 from chicory.app import Chicory
 from chicory.config import ChicoryConfig, load_config
+from chicory.exits import OK
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.loading import import_app
-from chicory.process import OK, Memory, beat, obey_signals, refuse_memory, run, start_logging
+from chicory.process import Memory, beat, obey_signals, refuse_memory, run, start_logging
 from chicory.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("chicory.scheduler")

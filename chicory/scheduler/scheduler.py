@@ -14,7 +14,8 @@ import trio
 
 from chicory.brokers.base import Broker, Keeper
 from chicory.errors import BrokerError
-from chicory.outage import Outage, sole
+from chicory.exits import sole
+from chicory.outage import Outage
 from chicory.outcome import most_shared
 from chicory.scheduler.pacing import RECLAIM_EVERY, RENEW_EVERY, next_wake
 

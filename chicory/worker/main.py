@@ -8,8 +8,9 @@ import trio
 from chicory.app import Chicory
 from chicory.config import load_config
 from chicory.errors import ConfigError
+from chicory.exits import OK
 from chicory.loading import import_app
-from chicory.process import OK, refuse_memory, run, start_logging
+from chicory.process import refuse_memory, run, start_logging
 from chicory.worker.serve import serve
 
 

@@ -9,8 +9,9 @@ import trio
 
 from chicory.app import Chicory
 from chicory.errors import BrokerError
+from chicory.exits import INTERNAL
 from chicory.lifeline import Lifeline, lifeline_from_env
-from chicory.process import INTERNAL, beat, obey_signals
+from chicory.process import beat, obey_signals
 from chicory.worker.tasktree import task_tree
 from chicory.worker.watchdog import Watchdog
 from chicory.worker.worker import Worker

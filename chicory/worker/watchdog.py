@@ -14,7 +14,7 @@ from types import FrameType
 
 import trio
 
-from chicory.process import INTERNAL
+from chicory.exits import INTERNAL
 from chicory.types import TaskMessage
 
 log = logging.getLogger("chicory.worker")

@@ -14,7 +14,8 @@ from chicory.app import Chicory
 from chicory.brokers.base import Delivery, next_life
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
-from chicory.outage import Outage, sole
+from chicory.exits import sole
+from chicory.outage import Outage
 from chicory.process import Memory
 from chicory.scheduler.scheduler import Scheduler
 from chicory.worker.burst import stop_when_empty

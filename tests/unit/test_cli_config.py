@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from chicory.cli import chicory, exit_code, summary
+from chicory.cli import chicory, summary
 from chicory.errors import (
     AppImportError,
     BrokerRefused,
@@ -19,6 +19,7 @@ from chicory.errors import (
     PayloadError,
     TaskNotFoundError,
 )
+from chicory.exits import exit_code
 
 ROOT = Path(__file__).parents[2]
 

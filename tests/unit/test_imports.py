@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2] / "chicory"
 LEVELS = [
     {"ids", "secret"},
     {"errors", "types", "retry", "outcome", "delay", "wire", "binding", "clock", "config"},
-    {"embedded", "lifeline", "outage", "server"},
+    {"embedded", "exits", "lifeline", "outage", "server"},
     {"brokers.base", "backends.base", "links"},
     {"context", "result", "task", "drivers", "app", "loading", "process"},
     {"brokers.memory", "brokers.redis", "backends.memory", "backends.redis", "scheduler", "check"},

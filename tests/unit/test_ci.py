@@ -24,7 +24,7 @@ def add(directory, name, script):
 
 def tool(path, *words, **environ):
     done = subprocess.run(
-        [path / "sh", ROOT / "tools" / words[0], *words[1:]],
+        [path / "sh", ROOT / ".ci" / words[0], *words[1:]],
         env={"PATH": str(path), **environ},
         capture_output=True,
         text=True,
