@@ -103,6 +103,10 @@ class Loop:
             self._post(Tick())
             while self._code is None:
                 self._turn()
+        # An interpreter that ends puts the default handlers back, and a late signal would then make of a clean end a
+        # death by that signal.  What is ignored stays ignored.
+        for number in _ASKING:
+            signal.signal(number, signal.SIG_IGN)
         return self._code
 
     def _turn(self) -> None:
