@@ -9,7 +9,7 @@ import trio
 from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Broker
 from chicory.brokers.redis import RedisBroker
-from chicory.brokers.redis.keys import ResultKeys
+from chicory.brokers.redis.keys import UNFINISHED_MS, ResultKeys
 from chicory.brokers.redis.scripts import script
 from chicory.config import RedisBackendConfig
 from chicory.errors import BrokerUnavailable
@@ -22,7 +22,6 @@ from chicory.types import ResultRecord, TaskState
 from chicory.wire import unpack_record
 
 _PENDING = b'{"state":"pending"}'
-_PENDING_MS = 30 * 24 * 3600 * 1000
 _TIMEOUT = 5.0
 _PAUSE = 0.2
 
@@ -48,7 +47,9 @@ class RedisBackend:
     async def expect(self, task_ids: Sequence[str]) -> None:
         """See `Backend.expect`."""
         async with self._pool.connection() as connection:
-            commands = [("SET", self.keys.record + task_id, _PENDING, "NX", "PX", _PENDING_MS) for task_id in task_ids]
+            commands = [
+                ("SET", self.keys.record + task_id, _PENDING, "NX", "PX", UNFINISHED_MS) for task_id in task_ids
+            ]
             await self._pipeline(connection, commands)
 
     async def store(self, records: Sequence[StoredRecord]) -> None:
@@ -57,7 +58,7 @@ class RedisBackend:
             for kept in records:
                 final = unpack_record(kept.record).state.finished
                 keys = [self.keys.record + kept.task_id]
-                args = [kept.record, self.keys.ttl_ms if final else _PENDING_MS, self.keys.done + kept.task_id]
+                args = [kept.record, self.keys.ttl_ms if final else UNFINISHED_MS, self.keys.done + kept.task_id]
                 await script("store").run(connection, keys, args, timeout=_TIMEOUT)
 
     async def _pipeline(self, connection: Connection, commands: Sequence[tuple[object, ...]]) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from chicory.brokers.redis.keys import Keys, ResultKeys
+from chicory.brokers.redis.keys import UNFINISHED_MS, Keys, ResultKeys
 from chicory.brokers.redis.scripts import script
 from chicory.links.redis import ServerError
 from chicory.links.redis_pool import Pool
@@ -13,7 +13,6 @@ from chicory.types import DLQMessage, TaskMessage
 from chicory.wire import pack, unpack
 
 _PAGE = 256
-_PENDING_MS = 30 * 24 * 3600 * 1000
 
 
 def letter(queue: str, entry: bytes, fields: Sequence[bytes]) -> DLQMessage:
@@ -72,7 +71,7 @@ class DeadLetters:
             data = pack(again)
         task_id = message.id if isinstance(message, TaskMessage) else ""
         keys = [self._keys.dead, self._keys.stream(level), self._keys.counters]
-        return bool(await self._run("replay", keys, [entry, data, task_id, pending, _PENDING_MS]))
+        return bool(await self._run("replay", keys, [entry, data, task_id, pending, UNFINISHED_MS]))
 
     async def delete(self, message_id: str) -> bool:
         """See `Broker.delete_from_dlq`."""

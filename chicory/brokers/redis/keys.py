@@ -4,6 +4,11 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 
+# Milliseconds a publisher's or a consumer's last batch is remembered after its last use.
+SESSION_MS = 600_000
+# Milliseconds the record of an unfinished task is kept, beyond its due time: longer than any message should wait.
+UNFINISHED_MS = 30 * 24 * 3600 * 1000
+
 
 @attrs.frozen
 class Keys:

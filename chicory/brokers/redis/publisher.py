@@ -19,7 +19,7 @@ import attrs
 import msgspec
 import trio
 
-from chicory.brokers.redis.keys import Keys, ResultKeys
+from chicory.brokers.redis.keys import SESSION_MS, UNFINISHED_MS, Keys, ResultKeys
 from chicory.brokers.redis.scripts import script
 from chicory.errors import BrokerError, BrokerUnavailable, ChicoryError, PublishUnknown, QueueFull
 from chicory.links.redis import Connection, ServerError
@@ -28,9 +28,6 @@ from chicory.links.redis_pool import Pool
 log = logging.getLogger("chicory.redis")
 
 MAX_BATCH = 256
-_SESSION_MS = 600_000
-# A message may wait longer than any result is kept; its pending mark lives this long beyond its due time.
-_PENDING_MS = 30 * 24 * 3600 * 1000
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
@@ -235,11 +232,11 @@ class Publisher:
         results = self.results
         args: list[Any] = [
             batch.number,
-            _SESSION_MS,
+            SESSION_MS,
             "" if self._limit is None else self._limit,
             lane.keys.wake,
             "" if results is None else results.record,
-            _PENDING_MS,
+            UNFINISHED_MS,
         ]
         for item in batch.items:
             args += (item.id, item.data, item.due, "1" if item.noted and results is not None else "")

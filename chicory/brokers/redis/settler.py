@@ -7,14 +7,12 @@ import attrs
 import msgspec
 import trio
 
-from chicory.brokers.redis.keys import Keys, ResultKeys
+from chicory.brokers.redis.keys import SESSION_MS, UNFINISHED_MS, Keys, ResultKeys
 from chicory.brokers.redis.line import Line
 from chicory.brokers.redis.reading import Receipt
 from chicory.brokers.redis.scripts import script
 
 _MAX = 256
-_SESSION_MS = 600_000
-_UNFINISHED_MS = 30 * 24 * 3600 * 1000
 # What settle.lua says of an item that was carried out: the byte "1".
 _HELD = ord("1")
 
@@ -67,7 +65,7 @@ class Settler:
             "" if results is None else results.record,
             "" if results is None else results.done,
             1 if results is None else results.ttl_ms,
-            _UNFINISHED_MS,
+            UNFINISHED_MS,
             "" if dlq_max_length is None else dlq_max_length,
             "" if results is None else results.waiting,
         )
@@ -108,7 +106,7 @@ class Settler:
         level = items[0].receipt.level
         pending = [item.receipt.entry for item in items if item.pending]
         self._number += 1
-        args: list[Any] = [self._number, _SESSION_MS, self._group, keys.wake, *self._settings, len(pending), *pending]
+        args: list[Any] = [self._number, SESSION_MS, self._group, keys.wake, *self._settings, len(pending), *pending]
         for item in items:
             args += item.arguments
         names = [keys.settled(self._name, level), keys.counters, keys.stream(level), keys.delayed(level), keys.dead]
