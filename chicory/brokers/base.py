@@ -93,6 +93,13 @@ class Consumer(Protocol):
         """Renew the lease.  False: it was lost, and every delivery with it; the consumer is of no more use."""
         ...
 
+    def reconnect(self) -> None:
+        """Drop every connection, well or not: what waits fails as in an outage, and what is asked next makes new ones.
+
+        Nothing happens where there are none to drop.
+        """
+        ...
+
     async def reconcile(self, held: Collection[Any]) -> Sequence[Delivery]:
         """Deliveries the broker says are ours whose receipt is not among *held*: replies that never arrived."""
         ...

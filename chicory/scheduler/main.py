@@ -45,7 +45,12 @@ async def _serve(app: Chicory, config: ChicoryConfig) -> None:
 
         def facts() -> dict[str, object]:
             pss = memory.proportional(trio.current_time())
-            return {"reclaimed": scheduler.reclaimed, "rss": memory.resident(), "pss": pss}
+            return {
+                "reclaimed": scheduler.reclaimed,
+                "ready": scheduler.ready,
+                "rss": memory.resident(),
+                "pss": pss,
+            }
 
         async with trio.open_nursery() as nursery:
             obeying = trio.CancelScope()
@@ -53,7 +58,8 @@ async def _serve(app: Chicory, config: ChicoryConfig) -> None:
             nursery.start_soon(partial(obey_signals, obeying.cancel, hurry, interrupts=not line.supervised))
             nursery.start_soon(beat, line, config.worker.heartbeat_interval, facts)
             nursery.start_soon(scheduler.run)
-            line.send("ready")
+            nursery.start_soon(scheduler.backlog)
+            nursery.start_soon(_announce, scheduler, line)
             with obeying:
                 await _listen(scheduler, line)
             # Nobody speaks for the workers any more.
@@ -62,6 +68,11 @@ async def _serve(app: Chicory, config: ChicoryConfig) -> None:
                 await scheduler.buried()
             nursery.cancel_scope.cancel()
         line.send("bye", report={"reclaimed": scheduler.reclaimed})
+
+
+async def _announce(scheduler: Scheduler, line: Lifeline) -> None:
+    await scheduler.working()
+    line.send("ready")
 
 
 async def _listen(scheduler: Scheduler, line: Lifeline) -> None:

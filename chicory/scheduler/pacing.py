@@ -4,6 +4,8 @@
 RECLAIM_EVERY = 5.0
 # The part of a lease after which those of living workers are renewed: five renewals may fail.
 RENEW_EVERY = 1 / 6
+# Whether there is work that nobody fetches, somebody should know within half a minute.
+COUNT_EVERY = 10.0
 
 
 def next_wake(due: float | None, look: float, *, more: bool = False) -> float:

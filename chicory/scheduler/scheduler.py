@@ -17,7 +17,7 @@ from chicory.errors import BrokerError
 from chicory.exits import sole
 from chicory.outage import Outage
 from chicory.outcome import most_shared
-from chicory.scheduler.pacing import RECLAIM_EVERY, RENEW_EVERY, next_wake
+from chicory.scheduler.pacing import COUNT_EVERY, RECLAIM_EVERY, RENEW_EVERY, next_wake
 
 log = logging.getLogger("chicory.scheduler")
 
@@ -37,6 +37,7 @@ class Scheduler:
     """The scheduler of *queues*.
 
     max_deliveries: of the workers.  outage: shared with a worker in the same nursery, so that both complain once.
+    ready: how many messages waited for a worker when `backlog` last looked; None when it cannot tell.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Scheduler:
         self._buried = trio.Event()
         self._buried.set()
         self._wake = trio.Event()
+        self._working = trio.Event()
         self.reclaimed = 0
+        self.ready: int | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -60,6 +63,7 @@ class Scheduler:
             try:
                 keeping = self._broker.keeper(self._queues)
                 if keeping is None:
+                    self._working.set()
                     await trio.sleep_forever()
                 else:
                     async with keeping as keeper:
@@ -84,6 +88,19 @@ class Scheduler:
         self._renew_at = trio.current_time()
         self._wake.set()
 
+    async def working(self) -> None:
+        """Wait until it has done its work for the first time: until then the broker may be away, or refuse it."""
+        await self._working.wait()
+
+    async def backlog(self) -> None:
+        """Count what waits for workers now and then, as `ready`, until cancelled."""
+        while True:
+            try:
+                self.ready = sum([(await self._broker.get_queue_sizes(queue)).ready for queue in self._queues])
+            except BrokerError:
+                self.ready = None  # `run` says why
+            await trio.sleep(COUNT_EVERY)
+
     async def buried(self) -> None:
         """Wait until whatever was reported dead has been given back."""
         await self._buried.wait()
@@ -105,6 +122,7 @@ class Scheduler:
                     reclaim_at = trio.current_time() if more else trio.current_time() + RECLAIM_EVERY
                 due = await keeper.promote(BATCH)
                 self._outage.answered("schedule")
+                self._working.set()
                 look = min(reclaim_at, self._renew_at) - trio.current_time()
                 with trio.move_on_after(next_wake(due, look, more=more)):
                     await self._wake.wait()

@@ -39,6 +39,11 @@ class Gate:
         if not self._reasons:
             self._opened.set()
 
+    @property
+    def by_choice(self) -> bool:
+        """Whether it is closed because somebody wants it to be, and not because of the broker."""
+        return not self._reasons <= {"lease"}
+
     def closed(self, reason: str) -> bool:
         """Whether it is closed because of *reason*."""
         return reason in self._reasons

@@ -87,6 +87,8 @@ def obey(worker: Worker, message: dict[str, Any]) -> None:
             worker.quiet()
         case {"t": "resume"}:
             worker.resume()
+        case {"t": "reconnect"}:
+            worker.reconnect()
         case {"t": "dump"}:
             dump(worker)
         case _:
@@ -100,5 +102,6 @@ def dump(worker: Worker) -> None:
 
 
 async def _announce(worker: Worker, line: Lifeline) -> None:
-    await worker.ready()
+    # Not sooner: in a reload this says that the new code and settings work, to those who would stop the old ones.
+    await worker.joined()
     line.send("ready")

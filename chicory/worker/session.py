@@ -144,6 +144,10 @@ class Session:
         idle.update(delivery.receipt for delivery in (*self.holdings.waiting, *self._quarantine.idle))
         return [delivery for receipt, delivery in self.holdings.held.items() if receipt not in idle]
 
+    def reconnect(self) -> None:
+        """Leave the present connections to the broker and make new ones."""
+        self._consumer.reconnect()
+
     def doubt(self) -> None:
         """The broker was away: compare notes with it."""
         self._fetcher.doubt()

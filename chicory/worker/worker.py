@@ -73,7 +73,7 @@ class Worker:
         self._outage = Outage(over=self._doubt)
         self._session: Session | None = None
         self._joining: trio.CancelScope | None = None
-        self._ready = False
+        self._served = False
         self._stopping = False
         self._hurried = False
 
@@ -128,6 +128,13 @@ class Worker:
         """Fetch again."""
         self._gate.open("quiet")
 
+    def reconnect(self) -> None:
+        """Connect to the broker anew, whatever state the present connections seem to be in; what runs goes on."""
+        if self._session is not None:
+            self._session.reconnect()
+        elif self._joining is not None:
+            self._joining.cancel()
+
     @property
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
@@ -159,12 +166,15 @@ class Worker:
         """How many deliveries are received and not yet settled."""
         return len(self._session.holdings.held) if self._session is not None else 0
 
-    async def ready(self) -> None:
-        """Wait until it has joined, or knows that the broker is away and tries on."""
-        await self._tally.until(lambda: self._ready)
+    @property
+    def free(self) -> int:
+        """How many more deliveries it wants; 0 while it was told to fetch none or runs something alone."""
+        if self._stopping or self._gate.by_choice:
+            return 0
+        return self.config.concurrency + self.config.prefetch - self.held
 
     async def joined(self) -> None:
-        """Wait until it holds a lease."""
+        """Wait until it holds a lease and fetches."""
         await self._tally.until(lambda: self._session is not None)
 
     async def busy(self, count: int = 1) -> None:
@@ -186,6 +196,7 @@ class Worker:
             "state": self.state,
             "running": self.running,
             "tasks": self._sight.tell(self._in_flight(), now, NAMED),
+            "free": self.free,
             "fetched": self._tally.fetched,
             "done": self._tally.settled,
             "rss": self._memory.resident(),
@@ -236,7 +247,7 @@ class Worker:
                     raise
                 if isinstance(cause, LeaseLost):
                     name = next(names)
-                if self.config.require_broker and not self._ready:
+                if self.config.require_broker and not self._served:
                     raise cause from None
                 await self._try_later(cause)
 
@@ -251,7 +262,8 @@ class Worker:
                 self._session = session = Session(consumer, terms, renewed=asked)
                 self._outage.answered("join")
                 log.info("worker %s takes %s, %d at a time", name, ", ".join(self.config.consumed), limit)
-                self._become_ready()
+                self._served = True
+                self._tally.changed()
                 if self._hurried:
                     session.hurry()
                 if self._stopping:
@@ -265,7 +277,6 @@ class Worker:
 
     async def _try_later(self, error: BrokerError) -> None:
         pause = self._outage.failed("join", error)
-        self._become_ready()
         joining = self._joining = trio.CancelScope()
         with joining:
             await trio.sleep(pause)
@@ -273,10 +284,6 @@ class Worker:
 
     def _in_flight(self) -> list[Delivery]:
         return self._session.in_flight() if self._session is not None else []
-
-    def _become_ready(self) -> None:
-        self._ready = True
-        self._tally.changed()
 
     def _doubt(self) -> None:
         if self._session is not None:

@@ -35,7 +35,8 @@ def lose_patience(fleet: Fleet, now: float) -> Step:
 
 def _blame(slot: Slot, now: float) -> str:
     if slot.state is State.BOOTING:
-        return "has hung up and stays" if slot.hung_up else "is not ready"
+        state = slot.beat.get("state")
+        return "has hung up and stays" if slot.hung_up else f"is not ready{f' but {state}' if state else ''}"
     if slot.state is State.STOPPING:
         return "has not left"
     return (

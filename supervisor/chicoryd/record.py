@@ -21,6 +21,7 @@ from chicoryd.events import (
     Tick,
     Woke,
 )
+from chicoryd.recycle import idles
 from chicoryd.reload import have_read, mishap, unfit
 from chicoryd.requests import asked
 from chicoryd.respawn import failures, pause
@@ -116,19 +117,14 @@ def _heard(fleet: Fleet, slot: Slot, message: Message, now: float) -> Step:
 
 def _beaten(fleet: Fleet, slot: Slot, facts: dict[str, object], now: float) -> Slot:
     due = slot.due
-    if slot.state is State.BOOTING and not slot.hung_up:
-        # One that boots for long but says so, as a server with a large file does, is not stuck.
+    tried = fleet.roll is not None and slot.generation == fleet.roll.number
+    if slot.state is State.BOOTING and not slot.hung_up and not tried:
+        # One that boots for long but says so, as a server with a large file does or a worker whose broker is away, is
+        # not stuck.  Only in a reload the old generation is there to go back to.
         due = now + fleet.plan.boot_timeout
     elif slot.state is State.READY and slot.role in WATCHED and not slot.hung_up:
         due = now + fleet.plan.hang_timeout
-    ready, free = facts.get("ready"), facts.get("free")
-    idle = (
-        not fleet.quiet
-        and isinstance(ready, int)
-        and ready > 0
-        and free != 0
-        and facts.get("fetched") == slot.beat.get("fetched")
-    )
+    idle = idles(fleet, slot, facts, now)
     slot = attrs.evolve(slot, beat=facts, beat_at=now, due=due)
     return slot if idle else attrs.evolve(slot, moved_at=now, nudged=False)
 
@@ -147,7 +143,8 @@ def _woke(fleet: Fleet, seconds: float, now: float) -> Step:
 
 
 def _exited(fleet: Fleet, slot: Slot, event: Exited, now: float) -> Step:
-    why = f"{cause(event.code)}{f', because it {slot.blame}' if slot.blame else ''}"
+    blamed = f", because it {slot.blame}" if slot.blame else ""
+    why = cause(event.code, starved=event.starved and not blamed) + blamed
     asked_to = slot.state is State.STOPPING and event.code in (0, -signal.SIGTERM)
     lived = 0.0 if slot.ready_at is None else now - slot.ready_at
     # Who was told to leave, and then starts again, has not failed.

@@ -2,7 +2,7 @@
 
 import attrs
 
-from chicoryd.events import Action, Log, Tell
+from chicoryd.events import Action, Log, Message, Role, Tell
 from chicoryd.plan import Plan
 from chicoryd.roster import Fleet, Step
 from chicoryd.slot import Slot, State
@@ -26,6 +26,18 @@ def recycle(fleet: Fleet, now: float) -> Step:
             text = f"{slot.name} has a free place and fetches nothing although there is work; it is to connect anew"
             actions += [Log(text, "warning"), Tell(slot.pid, {"t": "reconnect"})]
     return fleet, actions
+
+
+def idles(fleet: Fleet, slot: Slot, facts: Message, now: float) -> bool:
+    """Whether a worker that tells *facts* could fetch and has not, since it last told, although there is work.
+
+    The scheduler tells how much waits: a worker that hears nothing of the broker cannot know.
+    """
+    told = [s.beat.get("ready") for s in fleet.of(Role.SCHEDULER) if s.state is State.READY and now - s.beat_at < IDLE]
+    free = facts.get("free")
+    can = slot.role is Role.WORKER and not fleet.quiet and isinstance(free, int) and free > 0
+    waits = any(isinstance(ready, int) and ready > 0 for ready in told)
+    return can and waits and facts.get("fetched") == slot.beat.get("fetched")
 
 
 def end_of_age(plan: Plan, slot: Slot) -> float | None:

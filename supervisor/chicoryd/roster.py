@@ -11,6 +11,7 @@ from chicoryd.slot import Slot, State
 
 # What is started before what; on the way down each stays for those after it.
 _ORDER = (Role.SERVER, Role.SCHEDULER, Role.WORKER)
+_LAG = 0.1  # seconds that an event loop may be late without a word about it
 
 
 @attrs.frozen
@@ -143,17 +144,22 @@ def seat(number: int, generation: int, now: float) -> Slot:
 
 
 def summary(fleet: Fleet) -> str:
-    """The fleet in a few words: `2/2 workers ready, 5 tasks running`."""
+    """The fleet in a few words: `generation 1, 2/2 workers ready, 5 tasks running, broker ok`."""
     workers = fleet.of(Role.WORKER)
     if fleet.stopping:
         return f"stopping, {sum(slot.up for slot in workers)} workers left"
     ready = [slot for slot in workers if slot.state is State.READY]
     running = [count for slot in ready if isinstance(count := slot.beat.get("running"), int)]
     tasks = f", {sum(running)} tasks running" if running else ""
+    lags = [lag for slot in ready if isinstance(lag := slot.beat.get("lag"), int | float)]
+    lag = f", lag {max(lags):.1f} s" if lags and max(lags) >= _LAG else ""
+    states = [state for slot in workers if slot.up and (state := slot.beat.get("state"))]
+    broker = f", broker {'away' if 'away' in states else 'ok'}" if states else ""
     phase = "reloading, " if fleet.roll is not None else "" if fleet.ready else "starting, "
     quiet = ", quiet" if fleet.quiet else ""
     outcome = f"; {fleet.outcome}" if fleet.outcome else ""
-    return f"{phase}{len(ready)}/{fleet.plan.workers} workers ready{tasks}{quiet}{outcome}"
+    count = f"generation {fleet.generation}, {len(ready)}/{fleet.plan.workers} workers ready"
+    return f"{phase}{count}{tasks}{lag}{broker}{quiet}{outcome}"
 
 
 def wanted(fleet: Fleet, slot: Slot) -> bool:

@@ -68,7 +68,7 @@ class Spawner:
             kept = [LIFELINE_FD]
             command = self.entries.command(wish.role)
             if wish.role is Role.CHECK:
-                kept, command = [1, 2], self.entries.command(wish.role, "--app")
+                kept, command = [1, 2], self.entries.command(wish.role, "--app", "--broker")
             try:
                 pid = os.posix_spawn(
                     sys.executable,

@@ -9,7 +9,9 @@ from chicoryd.slot import Slot, State
 MANY = 10  # crashes within CRASH_WINDOW seconds after which the fleet is unwell
 CRASH_WINDOW = 60.0
 
-_COLUMNS = ("SLOT", "STATE", "GEN", "PID", "UP", "RESTARTS", "RUNNING", "LAG", "MEMORY", "LAST END")
+_SHOWN = 5  # of the running tasks of each worker, the oldest
+
+_COLUMNS = ("SLOT", "STATE", "GEN", "INC", "PID", "UP", "RESTARTS", "RUNNING", "LAG", "MEMORY", "LAST END")
 
 
 def describe(fleet: Fleet, now: float) -> dict[str, Any]:
@@ -33,6 +35,7 @@ def _describe_slot(fleet: Fleet, slot: Slot, now: float) -> dict[str, Any]:
         "slot": slot.name,
         "state": slot.state.value,
         "generation": slot.generation,
+        "incarnation": slot.incarnation,
         "pid": slot.pid,
         "consumer": slot.consumer if known else None,
         "uptime": round(now - slot.born, 3) if known else None,
@@ -54,6 +57,7 @@ def health(fleet: Fleet, now: float) -> dict[str, Any]:
             reasons.append(f"no {role} is ready")
     ready = not reasons
     reasons += [f"{s.name} failed {s.failures} times in a row" for s in fleet.slots if not s.up and s.failures > 1]
+    reasons += [f"{s.name} does not reach the broker" for s in fleet.slots if s.up and s.beat.get("state") == "away"]
     reasons += [f"{s.name} is hung" for s in fleet.slots if s.state is State.HUNG]
     recent = [at for at in fleet.crashes if now - at < CRASH_WINDOW]
     if len(recent) >= MANY:
@@ -69,7 +73,13 @@ def table(described: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = f"chicoryd {described['pid']} {described['state']} for {_age(described['uptime'])}: {described['summary']}"
-    return "\n".join([head, *lines])
+    return "\n".join([head, *lines, *(line for slot in described["slots"] for line in _running(slot))])
+
+
+def _running(slot: dict[str, Any]) -> list[str]:
+    beat = cast("dict[str, Any]", slot["beat"] or {})
+    tasks = cast("list[dict[str, Any]]", beat.get("tasks") or [])
+    return [f"{slot['slot']} runs {task['name']} ({task['id']}) for {_age(task['age'])}" for task in tasks[:_SHOWN]]
 
 
 def _row(slot: dict[str, Any]) -> tuple[str, ...]:
@@ -79,6 +89,7 @@ def _row(slot: dict[str, Any]) -> tuple[str, ...]:
         slot["slot"],
         slot["state"],
         str(slot["generation"]),
+        str(slot["incarnation"]),
         _shown(slot["pid"]),
         up,
         str(slot["restarts"]),

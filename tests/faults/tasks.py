@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import trio
 
 from chicory import Chicory, DeliveryMode, RetryPolicy, TaskContext
+from chicory.brokers.redis.reader import Reader
 
 BROKEN = os.environ.get("FAULTS_BROKEN", "")
 
@@ -125,6 +126,13 @@ async def seize(context: TaskContext, microseconds: int) -> int:
     with noted(context):
         ctypes.PyDLL(None).usleep(microseconds)
     return os.getpid()
+
+
+@app.task(name="deafen")
+async def deafen(context: TaskContext) -> None:
+    """From now on this worker fetches nothing, as if its driver had lost its way."""
+    with noted(context):
+        Reader.read = lambda *_: trio.sleep_forever()
 
 
 @app.task(name="poison")

@@ -210,7 +210,7 @@ def test_the_service_manager_hears_ready_and_stopping_once_and_in_order(daemon, 
         "STOPPING=1",
         "EXTEND_TIMEOUT_USEC=10000000",
     ]
-    assert heard[0] == "STATUS=starting, 0/2 workers ready"
+    assert heard[0] == "STATUS=starting, generation 1, 0/2 workers ready"
 
 
 def test_a_service_manager_that_has_gone_holds_nothing_up(daemon, home):
@@ -224,7 +224,7 @@ def test_a_service_manager_that_has_gone_holds_nothing_up(daemon, home):
 def test_beats_are_shown_and_do_not_keep_the_supervisor_awake(daemon):
     daemon.tell("worker", "beats")
     daemon.start().until_ready()
-    daemon.until(lambda: daemon.status()["summary"] == "2/2 workers ready, 6 tasks running")
+    daemon.until(lambda: daemon.status()["summary"] == "generation 1, 2/2 workers ready, 6 tasks running")
     (shown,) = [line for line in daemon.command("status").stdout.splitlines() if line.startswith("worker-1")]
     assert "1 ms" in shown
     assert "20 MB" in shown

@@ -30,7 +30,7 @@ def test_a_reload_loads_new_code_and_new_settings_and_replaces_everybody_but_the
     answer = daemon.command("reload")
 
     assert (answer.returncode, answer.stdout) == (0, "generation 2 has taken over\n"), answer.stderr
-    daemon.until(lambda: len(working(daemon)) == 3 and daemon.status()["summary"] == "3/3 workers ready")
+    daemon.until(lambda: len(working(daemon)) == 3 and daemon.status()["summary"] == "generation 2, 3/3 workers ready")
     starts = [fact for fact in daemon.facts(what="start") if fact["who"].startswith("worker")]
     assert [fact["code"] for fact in starts] == ["", "", "new", "new", "new"]
     daemon.until(lambda: len(daemon.facts(who="scheduler", what="ready")) == 2)

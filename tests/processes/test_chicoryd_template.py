@@ -62,7 +62,10 @@ def test_a_template_that_died_is_replaced_and_forks_again(daemon):
     os.kill(workers(daemon, who="worker-1")[0]["pid"], signal.SIGKILL)
 
     daemon.until_noted(who="worker-1", what="ready", count=2)
-    assert [slot["restarts"] for slot in daemon.status()["slots"]] == [0, 1, 0, 1, 0]
+    server, template, scheduler, first, second = [slot["restarts"] for slot in daemon.status()["slots"]]
+    assert (server, template, scheduler, second) == (0, 1, 0, 0)
+    # Where the worker's death is seen first, the dead template is asked once in vain.
+    assert first in (1, 2)
 
 
 def test_an_app_that_never_imports_in_the_template_ends_the_first_start_with_its_traceback_last(daemon):

@@ -229,6 +229,10 @@ class Line:
         self.socket.settimeout(PATIENCE)
         self._file = self.socket.makefile("r")
 
+    def next(self):
+        """The next message."""
+        return json.loads(self._file.readline())
+
     def hear(self, kind):
         """The next message of *kind*."""
         for text in self._file:
@@ -280,6 +284,55 @@ async def test_a_supervised_worker_says_ready_beats_drains_and_says_bye(place, l
     assert code == 0, err
     assert f"sleep ({task['id']}) for" in err
     assert "tasks.py:15 in sleep" in err, err
+
+
+@pytest.mark.parametrize("entry", ["worker", "scheduler"])
+async def test_nobody_is_ready_before_he_has_his_broker(place, line, entry):
+    with running_server() as away:
+        away.kill()
+        place.url = away.url
+        place.configure(heartbeat_interval=0.05)
+        process = place.start("chicoryd.child", f"chicory.{entry}.main:main", line=line.theirs)
+
+        heard = [line.next() for _ in range(10)]
+
+        assert {each["t"] for each in heard} == {"beat"}
+        if entry == "worker":
+            assert heard[-1]["state"] == "away"
+        away.start()
+        line.hear("ready")
+        line.say("stop")
+        code, _, err = end(process)
+        assert code == 0, err
+
+
+async def test_a_worker_told_to_connect_anew_does_so_and_what_runs_goes_on(place, line, server):
+    place.configure(heartbeat_interval=0.05)
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=line.theirs, CHICORYD_NAME="w")
+    line.hear("ready")
+    await send(place, "sleep", 1.0)
+    place.wait_for_start(process)
+
+    def readers():
+        with server.client() as client:
+            return {each["id"] for each in client.client_list() if each["cmd"] == "xreadgroup"}
+
+    with trio.fail_after(PATIENCE):
+        while not (before := readers()):
+            await trio.sleep(0.01)
+        line.say("reconnect")
+        while before & (now := readers()) or not now:
+            await trio.sleep(0.01)
+    await send(place, "sleep", 0.0)
+
+    place.wait_for_start(process)
+    while line.hear("beat")["done"] < 2:
+        pass
+    line.say("stop")
+    code, _, err = end(process)
+    assert code == 0, err
+    assert (await sizes(place)).ready == 0
+    assert "lease" not in err
 
 
 async def test_a_worker_whose_chicoryd_has_gone_drains_and_leaves(place, line):

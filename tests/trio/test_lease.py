@@ -423,9 +423,11 @@ async def test_a_worker_without_a_broker_tries_on(autojump_clock, app, broker, e
     worker = Worker(app, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
-        await worker.ready()
         await trio.sleep(60)
+        assert worker.state == "away"
         broker.error = None
+        await worker.joined()
+        assert worker.state == "working"
         result = await one.delay()
         assert await result.get() == 1
         worker.stop()
@@ -447,7 +449,7 @@ async def test_a_worker_stops_while_it_waits_for_its_broker(autojump_clock, app,
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
-        await worker.ready()
+        await trio.sleep(60)
         worker.stop()
         asked = trio.current_time()
 

@@ -1123,6 +1123,32 @@ def test_a_silent_worker_is_aborted_then_killed_and_its_tasks_are_named():
     assert dead[0]["why"] == "killed by SIGKILL, because it has not beaten for 60 s"
 
 
+def test_a_worker_whose_broker_is_away_boots_for_as_long_as_it_beats_but_not_in_a_reload():
+    kernel = Kernel(plan(workers=1, boot_timeout=60))
+
+    def wait(slot, seconds):
+        for _ in range(seconds // 10):
+            kernel.rest(10)
+            for name in (slot, "scheduler"):
+                if name in kernel.names():
+                    kernel.post(Said(kernel.one(name).pid, {"t": "beat", "state": "away"}))
+
+    for name in ("server", "scheduler"):
+        kernel.say_ready(kernel.one(name).pid)
+    wait("worker-1", 600)
+    assert not kernel.one("worker-1").killed
+    assert "worker-1 does not reach the broker" in health(kernel.fleet, kernel.now)["reasons"]
+    kernel.boot()
+    kernel.reload()
+    kernel.exit(kernel.one("check").pid, 0)
+    wait("worker-1.new", 60)
+
+    assert kernel.one("worker-1.new").killed
+    kernel.exit(kernel.one("worker-1.new").pid, -9)
+    assert "is not ready but away" in kernel.fleet.outcome
+    assert kernel.fleet.generation == 1
+
+
 def test_after_a_standstill_of_its_own_it_gives_everyone_a_new_hang_timeout():
     kernel = Kernel(plan(hang_timeout=60))
     kernel.boot()
@@ -1141,13 +1167,16 @@ def test_a_worker_that_fetches_nothing_although_there_is_work_connects_anew_and_
     kernel.boot()
     stuck, fine = kernel.one("worker-1"), kernel.one("worker-2")
 
-    def beats(seconds):
+    def beats(seconds, ready=3, free=2):
         for _ in range(seconds):
             kernel.pass_time(1)
-            kernel.post(Said(stuck.pid, {"t": "beat", "fetched": 7, "ready": 3, "free": 2}))
-            kernel.post(Said(fine.pid, {"t": "beat", "fetched": 7, "ready": 3, "free": 0}))
+            kernel.post(Said(kernel.one("scheduler").pid, {"t": "beat", "ready": ready}))
+            kernel.post(Said(stuck.pid, {"t": "beat", "fetched": 7, "free": free}))
+            kernel.post(Said(fine.pid, {"t": "beat", "fetched": 7, "free": 0}))
 
-    beats(30)
+    beats(100, ready=0)
+    beats(100, free=0)
+    beats(29)
     assert {"t": "reconnect"} not in stuck.told
     beats(60)
     assert stuck.told.count({"t": "reconnect"}) == 1

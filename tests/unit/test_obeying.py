@@ -27,6 +27,7 @@ class Told:
         ({"t": "stop", "grace": None}, [("stop",)]),
         ({"t": "quiet"}, [("quiet",)]),
         ({"t": "resume"}, [("resume",)]),
+        ({"t": "reconnect"}, [("reconnect",)]),
         ({"t": "dead", "consumer": "x", "why": "y"}, []),
         ({"t": "from the future", "grace": 0}, []),
     ],

@@ -45,6 +45,9 @@ class MemoryConsumer:
                 return taken
             await self._store.arrival.park()
 
+    def reconnect(self) -> None:
+        pass  # there is nothing between us and the broker
+
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery | None]:
         await checkpoint()
         held = [self._store.acknowledge(self._lease, delivery) for delivery in deliveries]

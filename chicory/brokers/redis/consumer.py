@@ -102,6 +102,10 @@ class RedisConsumer:
         self._line.close()
         self._reader.close()
 
+    def reconnect(self) -> None:
+        """See `Consumer.reconnect`."""
+        self.close()
+
     async def _restore(self) -> None:
         await self._line.talk(self._ensure_groups)
         await self._renew(joining=True)
