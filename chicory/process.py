@@ -1,7 +1,6 @@
 """What every process of Chicory does alike: errors as exit codes, logging, obeying signals and chicoryd."""
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from chicory.types import BrokerType
 
 # Seconds between two looks at the proportional memory: the kernel walks every page for it.
 MEASURE = 10.0
+# Bytes that a worker needs beyond what importing the app has left it with.
+_BEGIN = 32 * 2**20
 
 
 def run(role: str, call: Callable[[], int]) -> int:
@@ -43,6 +44,25 @@ def refuse_memory(config: ChicoryConfig) -> None:
         raise ConfigError(
             "the memory broker lives within one process; use Worker(app).run() there, or another broker.type"
         )
+
+
+def limit_memory(most: int | None) -> None:
+    """Make this process the first that the kernel kills when memory runs out, and refuse it more than *most* bytes.
+
+    ConfigError when *most* would not even let it begin.
+    """
+    with suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text("500")
+    if most is None:
+        return
+    import resource
+
+    used = _status("VmData:")
+    if most < used + _BEGIN:
+        least = (used + _BEGIN) // 2**20 + 1
+        raise ConfigError(f"supervisor.memory_hard lets no worker begin; give it {least} MiB or more")
+    # Not the address space, of which an interpreter and its libraries map far more than they ever use.
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 async def obey_signals(stop: Callable[[], None], hurry: Callable[[], None], *, interrupts: bool) -> None:
@@ -77,21 +97,20 @@ class Memory:
 
     def resident(self) -> int:
         """All it has, what it shares with others included."""
-        with suppress(OSError, ValueError, IndexError):
-            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return 0
+        return _status("VmRSS:")
 
     def proportional(self, now: float) -> int:
         """What it has alone, and its part of what it shares; as of less than MEASURE seconds before *now*."""
         if now - self._measured >= MEASURE:
             self._measured = now
-            self._proportional = _proportional()
+            self._proportional = _status("Pss:", "smaps_rollup")
         return self._proportional
 
 
-def _proportional() -> int:
+def _status(field: str, file: str = "status") -> int:
+    """Bytes, as the kernel tells them of this process; 0 where it does not."""
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+        for line in Path("/proc/self", file).read_text().splitlines():
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024
     return 0

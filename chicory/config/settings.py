@@ -162,6 +162,7 @@ class SupervisorConfig(Section):
     hang_timeout: seconds without a sign of life after which a worker or the scheduler is aborted and replaced.
     start_method: "template" forks workers from a process that has imported the app; "exec" starts each afresh.
     max_tasks, max_age, memory_soft: so many tasks, seconds or bytes after which a worker makes way for a fresh one.
+    memory_hard: more bytes of memory of its own than this a worker is refused, so that a task gets a MemoryError.
     jitter: the part by which these differ from worker to worker, so that they are not all replaced at once.
     """
 
@@ -176,6 +177,7 @@ class SupervisorConfig(Section):
     max_tasks: int | None = setting(default=None, converter=Maybe(Integer(1)))
     max_age: float | None = setting(default=None, converter=Maybe(Seconds()))
     memory_soft: int | None = setting(default=None, converter=Maybe(Size()))
+    memory_hard: int | None = setting(default=None, converter=Maybe(Size()))
     jitter: float = setting(default=0.1, converter=Fraction())
 
 

@@ -10,7 +10,7 @@ from chicory.config import load_config
 from chicory.errors import ConfigError
 from chicory.exits import OK
 from chicory.loading import import_app
-from chicory.process import refuse_memory, run, start_logging
+from chicory.process import limit_memory, refuse_memory, run, start_logging
 from chicory.worker.serve import serve
 
 
@@ -45,6 +45,7 @@ def _main() -> int:
     app = _app()
     start_logging(app.config.worker.log_level)
     refuse_memory(app.config)
+    limit_memory(app.config.supervisor.memory_hard)
     # Also for SIGABRT, which chicoryd sends to a worker that hangs: the stacks of all threads go to stderr.
     faulthandler.enable()
     trio.run(functools.partial(serve, app, scheduler=False))

@@ -55,11 +55,15 @@ class HungUp:
 
 @attrs.frozen
 class Exited:
-    """A child was reaped.  *code* is its exit status, or minus the signal that killed it."""
+    """A child was reaped.  *code* is its exit status, or minus the signal that killed it.
+
+    starved: whether the kernel says that it killed somebody of ours for want of memory.
+    """
 
     pid: int
     code: int
     draw: float
+    starved: bool = False
 
 
 @attrs.frozen

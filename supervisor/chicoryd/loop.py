@@ -45,6 +45,7 @@ from chicoryd.events import (
 from chicoryd.fleet import step, wake
 from chicoryd.lifeline import Line
 from chicoryd.log import Log as Journal
+from chicoryd.memory import MemoryKiller
 from chicoryd.notify import Notifier
 from chicoryd.plan import Plan
 from chicoryd.roster import Fleet
@@ -80,6 +81,7 @@ class Loop:
     notifier: Notifier
     log: Journal
     reread: Callable[[], Plan]
+    killer: MemoryKiller = attrs.field(factory=MemoryKiller)
     lines: dict[int, Line] = attrs.field(factory=dict[int, Line])
     unborn: dict[str, Line] = attrs.field(factory=dict[str, Line])  # by consumer, until the child says its pid
     desk: Desk = attrs.field(init=False)
@@ -163,7 +165,8 @@ class Loop:
             if line is not None:
                 self._hear(pid, line)  # its last words
                 self._forget(pid, line)
-            self._post(Exited(pid, code, random.random()))
+            starved = code == -signal.SIGKILL and self.killer.struck()
+            self._post(Exited(pid, code, random.random(), starved))
 
     def _ours(self, pid: int) -> bool:
         """Whether *pid* is a child of the fleet's, which may not have been heard to say that it was born."""

@@ -94,12 +94,12 @@ class Slot:
         return max(self.incarnation - 1, 0)
 
 
-def cause(code: int) -> str:
+def cause(code: int, *, starved: bool = False) -> str:
     """How a child ended, in words: `killed by SIGSEGV`, `exited with status 3`."""
     if code >= 0:
         return f"exited with status {code}"
     try:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {signal.Signals(-code).name}{', out of memory' if starved else ''}"
     except ValueError:  # a real-time signal has no name
         return f"killed by signal {-code}"
 

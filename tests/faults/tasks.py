@@ -128,6 +128,17 @@ async def seize(context: TaskContext, microseconds: int) -> int:
     return os.getpid()
 
 
+@app.task(name="eat")
+async def eat(context: TaskContext, mebibytes: int) -> None:
+    """Use so much memory, a little at a time."""
+    be_watched()
+    note("start", context)
+    eaten = []
+    for _ in range(mebibytes):
+        eaten.append(b"x" * 2**20)
+        await trio.sleep(0)
+
+
 @app.task(name="deafen")
 async def deafen(context: TaskContext) -> None:
     """From now on this worker fetches nothing, as if its driver had lost its way."""

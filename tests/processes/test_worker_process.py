@@ -49,6 +49,10 @@ TASKS = """
         await trio.sleep(0.3)
         return "held"
 
+    @app.task(name="eat")
+    async def eat(mebibytes):
+        return len(bytearray(mebibytes * 2**20))
+
     @app.task(name="poison")
     async def poison(slowly):
         await trio.sleep(slowly)
@@ -333,6 +337,35 @@ async def test_a_worker_told_to_connect_anew_does_so_and_what_runs_goes_on(place
     assert code == 0, err
     assert (await sizes(place)).ready == 0
     assert "lease" not in err
+
+
+async def test_a_worker_is_killed_first_when_memory_runs_out_and_refused_more_than_its_limit(place, line):
+    place.configure(heartbeat_interval=0.05)
+    file = place.home / "chicory.toml"
+    file.write_text(file.read_text() + '[supervisor]\nmemory_hard = "256MiB"\n')
+    process = place.start("chicoryd.child", "chicory.worker.main:main", line=line.theirs, CHICORYD_NAME="w")
+    line.hear("ready")
+
+    assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "500\n"
+    async with place.app() as app:
+        await app.publish(TaskMessage(name="eat", args=[1024]))
+        await app.publish(TaskMessage(name="eat", args=[1]))
+        while line.hear("beat")["done"] < 2:
+            pass
+        (letter,) = await app.broker.get_dlq_messages()
+    assert letter.error.startswith("MemoryError")
+    line.say("stop")
+    assert end(process)[0] == 0
+
+
+def test_a_limit_of_memory_that_leaves_nothing_is_refused(place):
+    file = place.home / "chicory.toml"
+    file.write_text(file.read_text() + "[supervisor]\nmemory_hard = 9\n")
+
+    code, _, err = end(place.start("chicoryd.child", "chicory.worker.main:main"))
+
+    assert code == 78, err
+    assert "supervisor.memory_hard lets no worker begin; give it " in err
 
 
 async def test_a_worker_whose_chicoryd_has_gone_drains_and_leaves(place, line):

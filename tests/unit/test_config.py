@@ -632,6 +632,7 @@ def other_than_default(option):
         "supervisor.max_tasks": 9,
         "supervisor.max_age": 9.0,
         "supervisor.memory_soft": 9,
+        "supervisor.memory_hard": 9,
         "supervisor.jitter": 0.5,
     }
     if option.key in special:

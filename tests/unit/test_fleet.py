@@ -198,7 +198,7 @@ class Kernel:
         self.children[pid].ready = self.now
         self.post(Said(pid, READY))
 
-    def exit(self, pid, code, draw=0.5):
+    def exit(self, pid, code, draw=0.5, *, starved=False):
         """The child ends, and with a template all that it was asked for and did not fork."""
         child = self.children[pid]
         code = -9 if child.killed else -6 if child.aborted else code
@@ -209,7 +209,7 @@ class Kernel:
         elif not (child.leaving and code in (0, -15)):
             self.fell(child.consumer, self.now - child.ready if child.ready else 0.0, draw)
         del self.children[pid]
-        self.post(Exited(pid, code, draw))
+        self.post(Exited(pid, code, draw, starved))
         for start in [start for start in self.asked_for.values() if start.template == pid]:
             if start.consumer in self.asked_for:
                 del self.asked_for[start.consumer]
@@ -1121,6 +1121,23 @@ def test_a_silent_worker_is_aborted_then_killed_and_its_tasks_are_named():
     kernel.exit(silent.pid, -6)
     dead = [m for m in kernel.one("scheduler").told if m["t"] == "dead"]
     assert dead[0]["why"] == "killed by SIGKILL, because it has not beaten for 60 s"
+
+
+def test_a_kill_by_the_kernel_for_want_of_memory_is_told_and_one_of_our_own_is_not_taken_for_it():
+    kernel = Kernel(plan())
+    kernel.boot()
+    starved, late = kernel.one("worker-1"), kernel.one("worker-2")
+    kernel.exit(starved.pid, -9, starved=True)
+    kernel.say_ready(kernel.one("worker-1").pid)
+    kernel.pass_time(60)
+    kernel.pass_time(5)
+    assert late.killed
+    kernel.exit(late.pid, -9, starved=True)
+
+    first, second = [death.why for death in kernel.fleet.deaths]
+
+    assert first == "killed by SIGKILL, out of memory"
+    assert second.startswith("killed by SIGKILL, because it has not beaten")
 
 
 def test_a_worker_whose_broker_is_away_boots_for_as_long_as_it_beats_but_not_in_a_reload():
