@@ -1321,3 +1321,23 @@ def test_ten_crashes_in_a_minute_are_degraded_health():
     kernel.exit(kernel.one("scheduler").pid, 1)
     assert not health(kernel.fleet, kernel.now)["ready"]
     assert not health(kernel.fleet, kernel.now + 61)["reasons"][1:]
+
+
+def test_a_fleet_that_lives_for_long_and_sees_many_come_and_go_does_not_grow():
+    kernel = Kernel(plan(workers=1))
+    kernel.boot()
+
+    def live(replacements):
+        for _ in range(replacements):
+            kernel.post(Asked("restart", "worker-1"))
+            kernel.settle()
+            kernel.exit(kernel.one("worker-1").pid, -9)
+            kernel.settle()
+            kernel.rest(61.0)
+        return len(repr(kernel.fleet))
+
+    young, old = live(20), live(500)
+
+    assert kernel.one("worker-1").consumer.endswith(":1041")
+    # Some numbers have more digits now.
+    assert old <= young + 100
