@@ -19,6 +19,8 @@ __all__ = [
     "DLQMessage",
     "DeliveryMode",
     "Failure",
+    "Finding",
+    "Gravity",
     "QueueSizes",
     "ResultRecord",
     "RetryPolicy",
@@ -159,6 +161,23 @@ class ResultRecord(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     retries: int = 0
     finished_at: float | None = None
+
+
+class Gravity(StrEnum):
+    """How bad a finding is: NOTICE is worth knowing, WARNING may cost messages one day, ERROR stops or loses them."""
+
+    OK = "ok"
+    NOTICE = "notice"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What an examination of a broker found.  remedy: what to type or to set; empty when there is nothing to do."""
+
+    gravity: Gravity
+    what: str
+    remedy: str = ""
 
 
 class DLQMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from chicory.outcome import Outcome
-from chicory.types import DLQMessage, QueueSizes, TaskMessage, Undecodable
+from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage, Undecodable
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -230,6 +230,13 @@ class Broker(Protocol):
 
     async def ping(self) -> str:
         """Which server answers, e.g. "Redis 7.0.15"; raises BrokerUnavailable or BrokerRefused with the remedy."""
+        ...
+
+    async def examine(self) -> list[Finding]:
+        """What this server keeps of what it acknowledges, what it may lose, and what to do about it.
+
+        Also of a server that workers would refuse.  Raises BrokerUnavailable and BrokerRefused.
+        """
         ...
 
     async def aclose(self) -> None:

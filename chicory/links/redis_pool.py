@@ -1,7 +1,7 @@
 """The connections of one trio run to one Redis server, made when needed and kept for the next call."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -142,7 +142,7 @@ def parse_info(raw: bytes) -> dict[str, str]:
     return {name: value.strip() for name, value in lines}
 
 
-def server_version(info: dict[str, str]) -> tuple[int, ...]:
+def server_version(info: Mapping[str, str]) -> tuple[int, ...]:
     """The version of a server by its INFO; Valkey counts by its own."""
     text = info.get("valkey_version") or info.get("redis_version") or "0"
     return tuple(int(part) if part.isdigit() else 0 for part in text.split(".")[:3])

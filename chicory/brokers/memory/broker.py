@@ -17,7 +17,7 @@ from chicory.brokers.memory.store import Lease, Limits, Records, Store
 from chicory.clock import unix_now
 from chicory.delay import check_delay
 from chicory.errors import QueueFull, UsageError
-from chicory.types import DLQMessage, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, Gravity, QueueSizes, TaskMessage
 from chicory.wire import pack, unpack
 
 if TYPE_CHECKING:
@@ -163,6 +163,10 @@ class MemoryBroker:
         """See Broker."""
         await checkpoint()
         return "memory"
+
+    async def examine(self) -> list[Finding]:
+        await checkpoint()
+        return [Finding(Gravity.WARNING, "messages live in this process, and die with it", "broker.type = embedded")]
 
     async def aclose(self) -> None:
         """See Broker.  There is nothing to close."""

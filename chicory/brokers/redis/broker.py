@@ -11,6 +11,7 @@ from chicory.backends.base import Backend
 from chicory.brokers.base import ROADS
 from chicory.brokers.redis.consumer import RedisConsumer
 from chicory.brokers.redis.deadletters import DeadLetters
+from chicory.brokers.redis.diagnosis import ask, diagnose
 from chicory.brokers.redis.keeper import RedisKeeper
 from chicory.brokers.redis.keys import KeepsResults, Keys, ResultKeys
 from chicory.brokers.redis.publisher import Item, Publisher
@@ -19,7 +20,7 @@ from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
 from chicory.links.redis_address import Address, address_of
 from chicory.links.redis_pool import Pool, parse_info, verify_server
-from chicory.types import DLQMessage, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
 from chicory.wire import check_queue, pack
 
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
@@ -36,6 +37,7 @@ class RedisBroker:
         self.config = config
         self.address: Address = address_of(config)
         self._pool = Pool(self.address, timeout=config.connect_timeout, verify=verify_server, hint=hint)
+        self._hint = hint
         self._results: ResultKeys | None = None
         self._publisher: Publisher | None = None
         self._publisher_run: trio.lowlevel.TrioToken | None = None
@@ -205,6 +207,16 @@ class RedisBroker:
         if "valkey_version" in info:
             return f"Valkey {info['valkey_version']}"
         return f"Redis {info.get('redis_version', '?')}"
+
+    async def examine(self) -> list[Finding]:
+        """See `Broker.examine`."""
+        # Not from our own pool, which opens none to a server that will not do.
+        timeout = self.config.connect_timeout
+        connection = await Pool(self.address, timeout=timeout, hint=self._hint).open()
+        try:
+            return diagnose(await ask(connection, timeout))
+        finally:
+            connection.close()
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
