@@ -1,6 +1,5 @@
-"""What every process of Chicory does alike: errors as exit codes, logging, obeying signals and chicoryd."""
+"""What every process of Chicory does alike: errors as exit codes, obeying signals and chicoryd."""
 
-import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -31,11 +30,6 @@ def run(role: str, call: Callable[[], int]) -> int:
             raise
         print(f"chicory {role}: {' '.join(str(cause).split())}", file=sys.stderr)
         return exit_code(cause)
-
-
-def start_logging(level: str) -> None:
-    """Log to stderr, one line an event."""
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def refuse_memory(config: ChicoryConfig) -> None:

@@ -40,8 +40,9 @@ def worker(
     """
     import trio
 
+    from chicory.journal import start_logging
     from chicory.loading import import_app
-    from chicory.process import refuse_memory, start_logging
+    from chicory.process import refuse_memory
     from chicory.worker.serve import serve
 
     if file is not None:
@@ -59,6 +60,6 @@ def worker(
             "worker.log_level": log_level,
         },
     )
-    start_logging(loaded.config.worker.log_level)
+    start_logging(loaded.config)
     refuse_memory(loaded.config)
     trio.run(functools.partial(serve, loaded, scheduler=scheduler, burst=burst))

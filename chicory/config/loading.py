@@ -99,12 +99,15 @@ def examine(
 
 
 def place(values: dict[str, object], said: dict[str, str], file: Path | None) -> None:
-    """Make the directories in *values* absolute, and fill in those that nobody named: the daemon's is the broker's."""
-    default = os.path.abspath((file.parent if file else Path()) / STATE_DIR)
+    """Make the paths in *values* absolute, and fill in directories that nobody named: the daemon's is the broker's."""
+    beside = file.parent if file else Path()
+    default = os.path.abspath(beside / STATE_DIR)
     for key, option in options().items():
-        if not option.rule.path:
-            continue
         value = values.get(key)
+        if option.rule.path == "file" and isinstance(value, str):
+            values[key] = os.path.abspath(beside / value)
+        if option.rule.path != "directory":
+            continue
         if not isinstance(value, str):
             value = default
             if file is not None:

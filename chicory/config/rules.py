@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from chicory.secret import HasSecretValue, SecretStr
@@ -28,8 +28,8 @@ class Rule(Generic[In, T]):
     wants: str
     secret: bool = False
     """Whether values are shown as asterisks."""
-    path: bool = False
-    """Whether a relative value in a file means: beside that file."""
+    path: Literal["", "directory", "file"] = ""
+    """What a value is the path of: a relative one in a file means beside that file."""
 
     def __call__(self, value: In) -> T:
         return self.check(value)
@@ -208,13 +208,20 @@ class Folder(Rule[str | Path, str]):
     """A directory, which need not exist yet; `~` is the home of whoever runs this."""
 
     wants = "the path of a directory"
-    path = True
+    path = "directory"
 
     def check(self, value: object) -> str:
         path = str(value) if isinstance(value, Path) else value
         if not isinstance(path, str) or not path or "\0" in path:
             raise ValueError(value)
         return os.path.expanduser(path)
+
+
+class File(Folder):
+    """A file, which need not exist yet."""
+
+    wants = "the path of a file"
+    path = "file"
 
 
 class Member(Rule[E | str, E]):

@@ -9,6 +9,7 @@ import attrs
 
 from chicory.config.rules import (
     AppName,
+    File,
     Folder,
     Fraction,
     Integer,
@@ -33,6 +34,7 @@ CONNECTION = ("host", "port", "db", "username", "password", "url")
 
 OnLeaseLoss = Literal["cancel", "finish"]
 StartMethod = Literal["template", "exec"]
+LogFormat = Literal["console", "json"]
 
 
 @settings
@@ -182,6 +184,19 @@ class SupervisorConfig(Section):
 
 
 @settings
+class LogConfig(Section):
+    """The log of the daemon and of its children; its level is `worker.log_level`.
+
+    file: where all of them append; None is standard error.
+    """
+
+    section: ClassVar[str] = "log"
+
+    format: LogFormat = setting(default="console", converter=Word[LogFormat]("console", "json"))
+    file: str | None = setting(default=None, converter=Maybe(File()))
+
+
+@settings
 class ChicoryConfig(Section):
     """All settings.  app: `module:app`, for the commands that need the tasks."""
 
@@ -192,6 +207,7 @@ class ChicoryConfig(Section):
     backend: BackendConfig = subsection(factory=BackendConfig)
     worker: WorkerConfig = subsection(factory=WorkerConfig)
     supervisor: SupervisorConfig = subsection(factory=SupervisorConfig)
+    log: LogConfig = subsection(factory=LogConfig)
 
     def __attrs_post_init__(self) -> None:
         interval = self.worker.heartbeat_interval

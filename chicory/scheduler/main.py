@@ -10,9 +10,10 @@ import trio
 from chicory.app import Chicory
 from chicory.config import ChicoryConfig, load_config
 from chicory.exits import OK
+from chicory.journal import reopen_log, start_logging
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.loading import import_app
-from chicory.process import Memory, beat, obey_signals, refuse_memory, run, start_logging
+from chicory.process import Memory, beat, obey_signals, refuse_memory, run
 from chicory.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("chicory.scheduler")
@@ -30,7 +31,7 @@ def _main() -> int:
     where = load_config().app
     # Through the app, because its code may say which broker to use.
     app = import_app(where) if where is not None else Chicory()
-    start_logging(app.config.worker.log_level)
+    start_logging(app.config)
     refuse_memory(app.config)
     faulthandler.enable()
     trio.run(_serve, app, app.config)
@@ -86,6 +87,8 @@ async def _listen(scheduler: Scheduler, line: Lifeline) -> None:
             case {"t": "alive", "consumers": list()}:
                 named = cast("list[object]", message["consumers"])
                 scheduler.live([consumer for consumer in named if isinstance(consumer, str)])
+            case {"t": "reopen"}:
+                reopen_log()
             case _:
                 pass  # of a newer chicoryd, or for workers
     log.warning("chicoryd has gone; leaving")

@@ -9,8 +9,9 @@ from chicory.app import Chicory
 from chicory.config import load_config
 from chicory.errors import ConfigError
 from chicory.exits import OK
+from chicory.journal import start_logging
 from chicory.loading import import_app
-from chicory.process import limit_memory, refuse_memory, run, start_logging
+from chicory.process import limit_memory, refuse_memory, run
 from chicory.worker.serve import serve
 
 
@@ -43,7 +44,7 @@ def _app() -> Chicory:
 
 def _main() -> int:
     app = _app()
-    start_logging(app.config.worker.log_level)
+    start_logging(app.config)
     refuse_memory(app.config)
     limit_memory(app.config.supervisor.memory_hard)
     # Also for SIGABRT, which chicoryd sends to a worker that hangs: the stacks of all threads go to stderr.

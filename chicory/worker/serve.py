@@ -10,6 +10,7 @@ import trio
 from chicory.app import Chicory
 from chicory.errors import BrokerError
 from chicory.exits import INTERNAL
+from chicory.journal import Report, reopen_log
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.process import beat, obey_signals
 from chicory.worker.tasktree import task_tree
@@ -91,14 +92,16 @@ def obey(worker: Worker, message: dict[str, Any]) -> None:
             worker.reconnect()
         case {"t": "dump"}:
             dump(worker)
+        case {"t": "reopen"}:
+            reopen_log()
         case _:
             pass  # of a newer chicoryd
 
 
 def dump(worker: Worker) -> None:
     """Tell the log which tasks run, and what everything in this process waits for."""
-    tasks = [f"{task['name']} ({task['id']}) for {task['age']} s" for task in worker.tasks()]
-    log.warning("%s, %d running%s\n%s", worker.state, len(tasks), "".join(f"\n  {one}" for one in tasks), task_tree())
+    tasks = [f"  {task['name']} ({task['id']}) for {task['age']} s" for task in worker.tasks()]
+    log.warning(Report(f"{worker.state}, {len(tasks)} running", "\n".join([*tasks, task_tree()])))
 
 
 async def _announce(worker: Worker, line: Lifeline) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 import trio
 
 from chicory.exits import INTERNAL
+from chicory.journal import Report
 from chicory.types import TaskMessage
 
 log = logging.getLogger("chicory.worker")
@@ -155,6 +156,8 @@ def _complaint(seconds: float, *, stopped: bool) -> str:
 
 
 def _tell(text: str) -> None:
-    teller = threading.Thread(target=log.error, args=("%s", text), daemon=True)
+    message, _, stack = text.partition("\n")
+    report = Report(message, stack) if stack else message
+    teller = threading.Thread(target=log.error, args=(report,), daemon=True)
     teller.start()
     teller.join(_TELLING)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -58,7 +59,11 @@ def start(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
 
 
 def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> int:
-    log = Log()
+    # Until the loop listens; a rotation that comes so early is noticed by the file's having moved.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    log = Log(settings.log_format, settings.log_file)
+    if problem := log.problem():
+        raise SettingsError(problem)
     state_dir = settings.state_dir
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

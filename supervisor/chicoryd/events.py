@@ -180,10 +180,15 @@ class Log:
 
 
 @attrs.frozen
+class Reopen:
+    """Go on in the log file that has the name now."""
+
+
+@attrs.frozen
 class Quit:
     """No child is left; end with *code*."""
 
     code: int
 
 
-Action = Start | Abandon | Tell | Terminate | Abort | Kill | Read | Notify | Reply | Log | Quit
+Action = Start | Abandon | Tell | Terminate | Abort | Kill | Read | Notify | Reply | Log | Reopen | Quit

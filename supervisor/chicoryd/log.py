@@ -1,35 +1,60 @@
-"""What happened, one line each, on standard error."""
+"""What happened, for the operator: chicoryd's own lines, and those of each process that asks for a Log."""
 
-import contextlib
 import os
-import select
 import time
+from pathlib import Path
+from typing import Any
+
+from chicoryd.layout import LAYOUTS, Entry
+from chicoryd.sink import Sink
 
 
 class Log:
-    """Lines for the operator.  Whoever reads them slowly, or not at all, never holds the daemon up."""
+    """Entries on standard error, or in *file*.  Whoever reads them slowly, or not at all, never holds a process up.
 
-    def __init__(self, fd: int = 2) -> None:
-        self._fd = fd
+    What could not be written is counted, and told as soon as something can be.
+    """
+
+    def __init__(self, layout: str = "console", file: Path | None = None, *, consumer: str = "", fd: int = 2) -> None:
+        self._layout = LAYOUTS[layout]
+        self._file = file
+        self._consumer = consumer
+        self._sink = Sink(file, fd)
         self._dropped = 0
+        self._why = ""  # the last one was
 
     def __call__(self, text: str, level: str = "info") -> None:
-        """Write *text* as one line, or count it as dropped when the reader does not keep up."""
-        if not self._writable():
-            self._dropped += 1
-            return
-        if self._dropped:
-            text, self._dropped = f"{text} ({self._dropped} lines before this one were dropped)", 0
-        now = time.time()
-        # As the logging module of the children has it, since all write to one stream.
-        stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03}"
-        line = f"{stamp} {level.upper()} chicoryd: {' '.join(text.splitlines())}\n".encode(errors="replace")
-        # At most PIPE_BUF bytes in one write, so that no other process's line gets into the middle of it.
-        with contextlib.suppress(OSError):
-            os.write(self._fd, line[: select.PIPE_BUF - 1] + b"\n" if len(line) > select.PIPE_BUF else line)
+        """Write *text* as a line of chicoryd's own."""
+        self.write(self.entry("chicoryd", text, level.upper()))
 
-    def _writable(self) -> bool:
-        try:
-            return bool(select.select([], [self._fd], [], 0)[1])
-        except (OSError, ValueError):
-            return False
+    def entry(self, logger: str, message: str, level: str, **more: Any) -> Entry:
+        """What *logger* of this process says."""
+        facts: dict[str, Any] = {"at": time.time(), "pid": os.getpid(), "consumer": self._consumer, **more}
+        return Entry(logger=logger, message=message, level=level, **facts)
+
+    def write(self, entry: Entry) -> None:
+        """Write *entry*, or count it as dropped."""
+        self.flush()
+        if not self._dropped:
+            self._why = self._sink.put(self._layout(entry))
+        if self._why:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Tell how many entries were dropped, if any were and that can be told now."""
+        if not self._dropped:
+            return
+        told = f"lines dropped before this one: {self._dropped} ({self._why})"
+        self._why = self._sink.put(self._layout(self.entry("chicoryd.log", told, "WARNING")))
+        if not self._why:
+            self._dropped = 0
+
+    def problem(self) -> str:
+        """Why the file cannot be opened, in one line that says what to do; empty when it can, and now is."""
+        why = self._sink.reopen()
+        return f"log.file: cannot open {self._file}: {why}; set it to a file that this user may write" if why else ""
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now.  Where there is none, the one that was moved away will do."""
+        if problem := self.problem():
+            self.write(self.entry("chicoryd.log", problem, "WARNING"))

@@ -32,6 +32,7 @@ from chicoryd.events import (
     Notify,
     Quit,
     Read,
+    Reopen,
     Reply,
     Said,
     Start,
@@ -62,10 +63,11 @@ _ASKING = (
     signal.SIGTSTP,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGUSR1,
     signal.SIGUSR2,
 )
 _HEARD = (*_ASKING, signal.SIGCHLD, signal.SIGCONT)
-_IGNORED = (signal.SIGUSR1, signal.SIGWINCH)
+_IGNORED = (signal.SIGWINCH,)
 
 
 @attrs.define(eq=False)
@@ -254,6 +256,8 @@ class Loop:
                 self.desk.reply(ticket, message)
             case Log(text, level):
                 self.log(text, level)
+            case Reopen():
+                self.log.reopen()
             case Quit(code):
                 self._code = code
             case _:

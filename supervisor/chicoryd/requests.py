@@ -4,7 +4,7 @@ import json
 
 import attrs
 
-from chicoryd.events import Action, Asked, Log, Reply, Role, Tell
+from chicoryd.events import Action, Asked, Log, Reopen, Reply, Role, Tell
 from chicoryd.roster import Fleet, Step, begin_to_stop
 from chicoryd.slot import State
 from chicoryd.status import describe
@@ -20,6 +20,8 @@ def asked(fleet: Fleet, event: Asked, now: float) -> Step:
     match event.what:
         case "SIGTERM" | "SIGINT" | "SIGQUIT" | "stop":
             return _stop(fleet, event.what, now)
+        case "SIGUSR1":
+            return fleet, _reopen(fleet)
         case _ if fleet.stopping:
             return fleet, _answer(event, "refused", "the daemon is stopping")
         case "SIGHUP" | "reload":
@@ -87,6 +89,12 @@ def _dump(fleet: Fleet, now: float) -> list[Action]:
     actions: list[Action] = [Log(json.dumps(slot)) for slot in describe(fleet, now)["slots"]]
     ready = [slot.pid for slot in fleet.of(Role.WORKER) if slot.state is State.READY and slot.pid is not None]
     return [*actions, *(Tell(pid, {"t": "dump"}) for pid in ready)]
+
+
+def _reopen(fleet: Fleet) -> list[Action]:
+    """The log file anew, for everybody who writes into it."""
+    writers = [slot.pid for role in (Role.SCHEDULER, Role.WORKER) for slot in fleet.of(role) if slot.pid is not None]
+    return [Reopen(), *(Tell(pid, {"t": "reopen"}) for pid in writers)]
 
 
 def _answer(event: Asked, kind: str, text: str) -> list[Action]:

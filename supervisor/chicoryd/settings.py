@@ -40,6 +40,7 @@ class Settings:
     max_tasks, max_age, memory_soft, jitter: when a worker makes way for a fresh one.
     embedded: whether the broker is the daemon's own server, which keeps its data in `broker_dir`.
     require_broker: whether a broker that cannot be reached at start ends the daemon.
+    log_format: "console" or "json"; log_file: None is standard error.
     """
 
     config: Path
@@ -59,10 +60,13 @@ class Settings:
     embedded: bool
     broker_dir: Path
     require_broker: bool
+    log_format: str
+    log_file: Path | None
 
     def plan(self, identity: str, watchdog: float | None) -> Plan:
         """What these settings make of the fleet of the daemon called *identity*."""
         fixed = [("supervisor.state_dir", str(self.state_dir)), ("broker.type = embedded", str(self.embedded))]
+        fixed += [("log.format", self.log_format), ("log.file", str(self.log_file))]
         if self.embedded:
             fixed.append(("broker.state_dir", str(self.broker_dir)))
         return Plan(
@@ -104,6 +108,8 @@ def load(config: Path, environ: Mapping[str, str]) -> Settings:
         broker_dir=config.parent / Path(state_dir).expanduser(),
         embedded=read("broker", "type", "embedded", str).lower() == "embedded",
         require_broker=read("worker", "require_broker", False, _switch),
+        log_format=read("log", "format", "console", str).lower(),
+        log_file=read("log", "file", None, lambda path: config.parent / Path(path).expanduser()),
     )
 
 

@@ -5,6 +5,7 @@ slot with words that change how such a child behaves.
 """
 
 import json
+import logging
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 FAKES = Path(os.environ["FAKES"])
@@ -93,15 +95,27 @@ def child():
         script = "import subprocess, sys; print(subprocess.Popen(['sleep', '0.05'], stdout=2).pid)"
         adopted = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
         say("orphan", child=int(adopted))
+    if "logs" in words:
+        from chicory.config import load_config
+        from chicory.journal import reopen_log, start_logging
+
+        start_logging(load_config())
+        logging.getLogger("fakes").info("%s begins", name)
     if "mute" not in words:
         send(t="ready")
         say("ready")
 
     heard = b""
     beats = 0
+    numbers = count()
     while True:
-        wait = 0.01 if "beats" in words else None
+        wait = 0.01 if "beats" in words else 0.001 if "logs" in words else None
         ready, _, _ = select.select([line, woken], [], [], wait)
+        if "logs" in words:
+            number = next(numbers)
+            logging.getLogger("fakes").info("%s number %d %s", name, number, "x" * (number % 300))
+            if not ready:
+                continue
         if not ready:
             beats += 1
             send(t="beat", lag=0.001, running=3, rss=20 * 2**20, fetched=beats)
@@ -121,7 +135,11 @@ def child():
         *lines, heard = (heard + data).split(b"\n")
         for message in map(json.loads, lines):
             say("heard", message=message)
+            if message["t"] == "reopen" and "logs" in words:
+                reopen_log()
             if message["t"] == "stop" and "stubborn" not in words:
                 send(t="bye", report={"finished": 5})
+                if "logs" in words:
+                    say("logged", numbers=next(numbers))
                 say("leaves")
                 return 0

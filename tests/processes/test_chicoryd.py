@@ -244,6 +244,7 @@ def test_beats_are_shown_and_do_not_keep_the_supervisor_awake(daemon):
 
 def test_a_log_reader_that_is_stuck_holds_nothing_up(daemon):
     reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)  # no larger than that is it made by the log
     flags = fcntl.fcntl(writer, fcntl.F_GETFL)
     fcntl.fcntl(writer, fcntl.F_SETFL, flags | os.O_NONBLOCK)
     while True:

@@ -1,8 +1,6 @@
-"""The supervisor's end of a lifeline, and its log: neither ever waits."""
+"""The supervisor's end of a lifeline, which never waits."""
 
 import json
-import os
-import select
 import socket
 
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chicoryd.lifeline import Line
-from chicoryd.log import Log
 
 
 @pytest.fixture
@@ -92,39 +89,3 @@ def test_the_other_side_hanging_up_is_noticed_after_its_last_words(pair):
     assert line.closed
     line.say({"t": "stop"})
     assert not line.waiting
-
-
-def test_the_log_drops_lines_for_a_reader_that_is_stuck_and_says_so_later():
-    reader, writer = os.pipe()
-    log = Log(writer)
-    os.set_blocking(writer, False)
-    while select.select([], [writer], [], 0)[1]:
-        os.write(writer, b"x" * 4096)
-    os.set_blocking(writer, True)
-
-    log("lost")
-    log("lost too")
-    os.set_blocking(reader, False)
-    while select.select([reader], [], [], 0)[0]:
-        os.read(reader, 65536)
-    log("heard")
-
-    assert os.read(reader, 4096).endswith(b"INFO chicoryd: heard (2 lines before this one were dropped)\n")
-    os.close(reader)
-    log("nobody is there")
-    os.close(writer)
-    log("not even a descriptor")
-
-
-def test_a_log_line_is_one_line_and_one_write():
-    reader, writer = os.pipe()
-
-    Log(writer)("first\nsecond " + "x" * 100_000, "error")
-
-    text = os.read(reader, 1 << 20)
-    assert len(text) == select.PIPE_BUF
-    assert text.count(b"\n") == 1
-    assert text.endswith(b"x\n")
-    assert b"ERROR chicoryd: first second" in text
-    os.close(reader)
-    os.close(writer)

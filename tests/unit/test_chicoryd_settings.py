@@ -53,6 +53,16 @@ def test_the_state_directory_is_the_brokers_unless_said_otherwise_and_lies_besid
     assert load(config, {}).state_dir == config.parent / directory
 
 
+def test_the_log_lies_beside_the_file_and_does_not_change_while_the_daemon_runs(config):
+    config.write_text('[log]\nfile = "logs/chicory.log"\nformat = "JSON"')
+
+    settings = load(config, {})
+
+    assert (settings.log_format, settings.log_file) == ("json", config.parent / "logs/chicory.log")
+    assert dict(settings.plan("me", None).fixed)["log.file"] == str(settings.log_file)
+    assert load(config, {"CHICORY_LOG_FILE": ""}).log_file is None
+
+
 @pytest.mark.parametrize(
     ("text", "grace", "whole"),
     [

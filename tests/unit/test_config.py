@@ -307,6 +307,15 @@ def test_relative_directories_begin_at_the_file(write, tmp_path, monkeypatch):
     assert config.supervisor.state_dir == "/here"
 
 
+@pytest.mark.parametrize("variable", [{}, {"CHICORY_LOG_FILE": "logs/chicory.log"}])
+def test_the_log_lies_beside_the_file_whoever_names_it(write, tmp_path, monkeypatch, variable):
+    path = write("" if variable else "[log]\nfile = 'logs/chicory.log'\n")
+    monkeypatch.chdir("/")
+
+    assert load_config(path, environ=variable).log.file == str(tmp_path / "logs/chicory.log")
+    assert load_config(path, environ={"CHICORY_LOG_FILE": ""}).log.file is None
+
+
 def test_a_tilde_is_the_home_directory(write, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
 
@@ -634,6 +643,8 @@ def other_than_default(option):
         "supervisor.memory_soft": 9,
         "supervisor.memory_hard": 9,
         "supervisor.jitter": 0.5,
+        "log.format": "json",
+        "log.file": "/var/log/other",
     }
     if option.key in special:
         return special[option.key]

@@ -20,6 +20,7 @@ from chicoryd.events import (
     Notify,
     Quit,
     Read,
+    Reopen,
     Reply,
     Role,
     Said,
@@ -138,6 +139,8 @@ class Kernel:
                 self.replies[ticket] = dict(message)
             case Log(text):
                 self.logs.append(text)
+            case Reopen():
+                self.logs.append("reopened")
             case Quit(code):
                 assert not self.children, "quit while children live"
                 assert not self.asked_for, "quit while children are being born"
@@ -441,7 +444,7 @@ class AnySystem(RuleBasedStateMachine):
         assert fine == (kernel.fleet.generation == begun + 1)
         assert set(kernel.generations()) == {kernel.fleet.generation}
 
-    @rule(what=st.sampled_from(["SIGHUP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGUSR2"]))
+    @rule(what=st.sampled_from(["SIGHUP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2"]))
     def signalled(self, what):
         self.kernel.post(Asked(what))
 
@@ -1234,6 +1237,19 @@ def test_workers_are_added_and_taken_away_and_names_never_come_back():
     for wrong in ("0", "many", "-1", "5000"):
         kernel.post(Asked("scale", wrong, ticket := len(kernel.replies) + 1))
         assert kernel.replies[ticket] == {"refused": "there can be 1 to 1024 workers"}
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_rotation_of_the_log_reaches_all_who_write_into_it_even_in_a_long_stop(stopping):
+    kernel = forking(workers=2)
+    if stopping:
+        kernel.post(Asked("SIGTERM"))
+
+    kernel.post(Asked("SIGUSR1"))
+
+    assert "reopened" in kernel.logs
+    told = [child.role for child in kernel.all() if {"t": "reopen"} in child.told]
+    assert sorted(told) == [Role.SCHEDULER, Role.WORKER, Role.WORKER]
 
 
 def test_restart_replaces_a_worker_new_first_and_the_scheduler_in_place():

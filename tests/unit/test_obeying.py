@@ -28,6 +28,7 @@ class Told:
         ({"t": "quiet"}, [("quiet",)]),
         ({"t": "resume"}, [("resume",)]),
         ({"t": "reconnect"}, [("reconnect",)]),
+        ({"t": "reopen"}, []),
         ({"t": "dead", "consumer": "x", "why": "y"}, []),
         ({"t": "from the future", "grace": 0}, []),
     ],
