@@ -1,6 +1,7 @@
 """The app that the daemons under test run.  Each run of a task writes into the ledger when it starts and ends."""
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -34,6 +35,8 @@ if spoilt():
 os.register_at_fork(after_in_child=die_if_spoilt)
 
 app = Chicory(retry_policy=RetryPolicy(max_retries=0))
+
+log = logging.getLogger("tasks")
 
 LEDGER = os.environ.get("FAULTS_LEDGER", os.devnull)
 WATCH = os.environ.get("FAULTS_WATCH", "")
@@ -84,6 +87,16 @@ def noted(context):
 @app.task(name="work")
 async def work(context: TaskContext, seconds: float) -> int:
     with noted(context):
+        await trio.sleep(seconds)
+    return os.getpid()
+
+
+@app.task(name="chat")
+async def chat(context: TaskContext, seconds: float, lines: int) -> int:
+    """As `work`, with much to say."""
+    with noted(context):
+        for number in range(lines):
+            log.info("%s says %d %s", context.id, number, "x" * 150)
         await trio.sleep(seconds)
     return os.getpid()
 

@@ -104,8 +104,8 @@ class Tree:
     def command(self, *words):
         return [sys.executable, "-m", "chicoryd", *words, "-c", str(self.config)]
 
-    def start(self, wrapper=()):
-        """Start it, and not wait."""
+    def start(self, wrapper=(), stderr=None):
+        """Start it, and not wait.  *stderr*: a descriptor in the place of the file."""
         assert self.process is None or self.process.poll() is not None
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -114,7 +114,7 @@ class Tree:
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 start_new_session=True,
             )
         return self
