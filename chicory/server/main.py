@@ -16,6 +16,7 @@ from chicory.errors import ConfigError
 from chicory.server.line import Line
 from chicory.server.lock import StateLock
 from chicory.server.process import Server, prepare
+from chicoryd.sink import say
 
 BEAT = 5.0  # seconds between two looks at whether the server still answers
 STOP_DEADLINE = 20.0  # seconds the server may take to flush its file
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         return _run(os.environ)
     except ConfigError as error:
-        print(f"chicory server: {error}", file=sys.stderr)
+        say(f"chicory server: {error}")
         return BAD_CONFIG
 
 
@@ -68,10 +69,9 @@ def _run(environ: Mapping[str, str]) -> int:
         if heard.stop or heard.orphaned:
             return OK
         if time.monotonic() >= end:
-            print(
+            say(
                 f"chicory server: another one, process {lock.holder().get('shim')}, runs on {state_dir};"
-                " stop its daemon, or choose another broker.state_dir",
-                file=sys.stderr,
+                " stop its daemon, or choose another broker.state_dir"
             )
             return ALREADY_RUNNING
     server = Server(found, state_dir, hold=lock.fd)
@@ -135,8 +135,10 @@ class _Watch:
                 self._line.send("bye", report={})
                 return OK
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        print(f"chicory server: {self._server.found} {how}; its log {self._server.log} ends:", file=sys.stderr)
-        print(self._server.last_words(), file=sys.stderr)
+        # Should nobody read it, chicoryd must still hear that the server has gone.
+        say(
+            f"chicory server: {self._server.found} {how}; its log {self._server.log} ends:\n{self._server.last_words()}"
+        )
         return INTERNAL
 
 

@@ -18,6 +18,7 @@ from chicoryd.pidfile import AlreadyRunning, Claim
 from chicoryd.plan import Plan
 from chicoryd.roster import muster
 from chicoryd.settings import Settings, SettingsError, load
+from chicoryd.sink import say
 from chicoryd.spawn import Entries, Spawner, prepare
 
 
@@ -105,7 +106,7 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
         client.close()
     # What kept the daemon from ever working comes last, where people and service managers look.
     with contextlib.suppress(OSError):
-        sys.stderr.write(words.read_text())
+        say(words.read_text())
         words.unlink()
     return code
 

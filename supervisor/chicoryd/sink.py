@@ -75,16 +75,26 @@ class Sink:
         self._gone = ""
         return ""
 
+    def close(self) -> None:
+        """Write no more; the descriptor that was inherited stays open."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
     def _inherit(self, fd: int) -> None:
         mode = os.fstat(fd).st_mode
-        self._fd = fd
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(fd))
-        elif not stat.S_ISREG(mode):
+        elif stat.S_ISREG(mode):
+            self._fd = os.dup(fd)
+        else:
             # A flag that were set on the descriptor itself would hold for all who share it.
             try:
                 self._fd = os.open(f"/proc/self/fd/{fd}", _FLAGS)
             except OSError:  # it is another user's, or has no reader yet
+                self._fd = os.dup(fd)
                 self._asks_first = True
             if sys.platform == "linux" and stat.S_ISFIFO(mode):
                 fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _ROOM)
@@ -131,3 +141,10 @@ class Sink:
                 return file.read(1) != b"\n"
         except OSError:
             return False
+
+
+def say(text: str) -> None:
+    """Write *text* to standard error, now or not at all: for those who have no log, or whose last word it is."""
+    sink = Sink()
+    sink.put([line.encode(errors="replace")[: LIMIT - 1] + b"\n" for line in text.splitlines()])
+    sink.close()

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chicoryd.child import last_words, live
+from chicoryd.sink import say
 
 LIFELINE = 3  # of the template, and then of each worker
 
@@ -149,7 +150,7 @@ def _fork(lifeline: int) -> bool:
     try:
         child = os.fork()
     except OSError as error:
-        print(f"chicoryd: cannot fork: {error.strerror}", file=sys.stderr)
+        say(f"chicoryd: cannot fork: {error.strerror}")
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return False
     if child:

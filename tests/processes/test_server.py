@@ -1,5 +1,7 @@
 """The embedded broker's server as a process: real forks, real signals, real files."""
 
+import contextlib
+import fcntl
 import json
 import os
 import select
@@ -218,6 +220,19 @@ def test_when_the_server_dies_the_shim_says_so_and_fails(serving):
 
     assert code == 70
     assert "was killed by signal 9" in said
+
+
+def test_a_server_that_is_gone_is_missed_though_nobody_reads_the_log(serving):
+    stderr = os.open(f"/proc/{serving.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+    fcntl.fcntl(stderr, fcntl.F_SETPIPE_SZ, 1 << 20)  # no larger than that is it made by the log
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(stderr, b"x" * 4096)
+    os.close(stderr)
+
+    os.kill(serving.server_pid(), signal.SIGKILL)
+
+    assert serving.process.wait(PATIENCE) == 70
 
 
 def test_a_file_that_cannot_be_read_is_shown_with_the_logs_end(start, tmp_path):

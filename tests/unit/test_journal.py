@@ -26,7 +26,7 @@ def told(path):
     logger = logging.Logger("tasks")
     logger.addHandler(Journal(log))
     yield logger, lambda: [json.loads(line) for line in path.read_text().splitlines()]
-    os.close(log._sink._fd)
+    log._sink.close()
 
 
 def test_a_record_becomes_a_line(told):

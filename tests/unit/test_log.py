@@ -116,7 +116,7 @@ def test_a_socket_whose_reader_is_stuck_is_not_waited_for():
         assert f"dropped before this one: {10_000 - read.count(NEWLINE)} (" in told
         assert heard.endswith("chicoryd: heard")
         assert ours.getblocking()
-        log._sink._socket.close()
+        log._sink.close()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -135,7 +135,7 @@ def test_each_line_is_one_write_of_which_no_other_process_gets_into_the_middle(l
             writes.append(theirs.recv(1 << 20))
         assert all(len(write) <= LIMIT and write.endswith(b"\n") for write in writes)
         assert len(writes) == (1 if layout == "json" else 3)
-        log._sink._socket.close()
+        log._sink.close()
 
 
 # Files.
@@ -152,7 +152,7 @@ def log(path):
     log = Log(file=path)
     assert not log.problem()
     yield log
-    os.close(log._sink._fd)
+    log._sink.close()
 
 
 def lines(path):
@@ -220,7 +220,7 @@ def test_lines_for_a_file_that_cannot_be_had_are_counted(path):
     told, back = path.read_text().splitlines()
     assert told.endswith("lines dropped before this one: 1 (No such file or directory)")
     assert back.endswith("back")
-    os.close(log._sink._fd)
+    log._sink.close()
 
 
 def test_a_disk_that_is_full_costs_lines_and_nothing_else(log, path, monkeypatch):
@@ -257,7 +257,7 @@ def test_at_the_end_it_is_told_what_was_dropped(path):
     log.flush()
 
     assert path.read_text().endswith("lines dropped before this one: 1 (No such file or directory)\n")
-    os.close(log._sink._fd)
+    log._sink.close()
 
 
 # What a line is made of.
