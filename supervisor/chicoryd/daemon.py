@@ -63,12 +63,12 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
     # Until the loop listens; a rotation that comes so early is noticed by the file's having moved.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     log = Log(settings.log_format, settings.log_file)
-    if problem := log.problem():
-        raise SettingsError(problem)
     state_dir = settings.state_dir
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         claim = Claim(state_dir)
+        if problem := log.problem():
+            raise SettingsError(problem)
         control = Control(state_dir)
     except OSError as error:
         raise SettingsError(

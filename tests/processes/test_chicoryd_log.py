@@ -108,6 +108,16 @@ def test_all_write_json_of_the_same_fields(daemon, home):
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["ts"]) for line in lines)
 
 
+def test_the_file_may_lie_in_the_state_directory_which_is_made_at_the_first_start(daemon):
+    daemon.config.write_text('[log]\nfile = ".chicory/chicory.log"\n')
+
+    daemon.start()
+    daemon.log_path = daemon.state_dir / "chicory.log"
+    daemon.until_ready()
+
+    assert daemon.command("stop").returncode == 0
+
+
 def test_a_file_that_cannot_be_opened_is_named_at_the_start_and_nothing_starts(daemon, home):
     daemon.config.write_text('[log]\nfile = "missing/chicory.log"\n')
 

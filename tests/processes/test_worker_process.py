@@ -397,6 +397,34 @@ async def test_a_thread_that_does_not_end_does_not_keep_the_process(place, line)
     assert (await sizes(place)).delivered == 1
 
 
+async def test_a_worker_started_by_hand_logs_where_the_settings_say_and_obeys_the_same_signal(place):
+    process = place.start(
+        "chicoryd.child", "chicory.cli:main", "worker", "tasks:app", CHICORY_LOG_FILE="log", CHICORY_LOG_FORMAT="json"
+    )
+    await send(place, "sleep", 0)
+    place.wait_for_start(process)
+    (place.home / "log").rename(place.home / "moved")
+
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
+
+    code, _, err = end(process)
+    assert (code, err) == (0, "")
+    assert (place.home / "log").exists()
+
+
+async def test_a_log_file_that_cannot_be_opened_is_named(place):
+    process = place.start("chicoryd.child", "chicory.cli:main", "worker", "tasks:app", CHICORY_LOG_FILE="none/log")
+
+    code, _, err = end(process)
+
+    assert code == 78
+    assert err == (
+        f"Error: log.file: cannot open {place.home}/none/log: No such file or directory; "
+        "set it to a file that this user may write\n"
+    )
+
+
 def told(process, text):
     """Wait until *process* says *text*; returns what it has said until then."""
     lines = []
