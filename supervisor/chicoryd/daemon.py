@@ -39,6 +39,8 @@ def examine(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
 
 def start(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
     """Run the daemon of *config* until it is told to stop; the exit code."""
+    # Until the loop listens; a rotation that comes so early is noticed by the file's having moved.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if code := check(config, ("--app",), environ, entries):
         return code
     try:
@@ -60,8 +62,6 @@ def start(config: Path, environ: Mapping[str, str], entries: Entries) -> int:
 
 
 def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> int:
-    # Until the loop listens; a rotation that comes so early is noticed by the file's having moved.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     log = Log(settings.log_format, settings.log_file)
     state_dir = settings.state_dir
     try:

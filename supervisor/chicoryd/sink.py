@@ -47,7 +47,7 @@ class Sink:
         except BlockingIOError:
             why = "the reader does not keep up"
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
+            why = getattr(error, "strerror", None) or str(error) or repr(error)
         else:
             why = ""
         self._failed = bool(why)
