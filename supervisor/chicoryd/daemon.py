@@ -19,7 +19,7 @@ from chicoryd.plan import Plan
 from chicoryd.roster import muster
 from chicoryd.settings import Settings, SettingsError, load
 from chicoryd.sink import say
-from chicoryd.spawn import Entries, Spawner, prepare
+from chicoryd.spawn import Entries, Spawner, prepare, sweep
 
 
 def check(config: Path, flags: tuple[str, ...], environ: Mapping[str, str], entries: Entries) -> int:
@@ -97,6 +97,8 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
         lambda: plan(load(settings.config, environ)),
     )
     code = loop.run()
+    if swept := sweep():
+        log(f"killed {swept} processes that tasks had left behind", "warning")
     # Whoever waits for the end may start the next daemon at once, so the way is cleared before they are told.
     control.close()
     claim.release()

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -160,3 +161,34 @@ def kill_group(pid: int) -> None:
     """SIGKILL to *pid*, which is not reaped yet, and to all of its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def sweep(patience: float = 2.0) -> int:
+    """SIGKILL to all children that are left when the fleet is over, and to theirs; how many there were.
+
+    They are what tasks started in sessions of their own.  One that cannot even be killed is waited for *patience*
+    seconds and no longer.
+    """
+    killed: set[int] = set()
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        for _ in reap(lambda _: False):
+            pass
+        left = _children()
+        if not left:
+            break
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= left
+        time.sleep(0.01)  # the children of the dead become ours only now
+    return len(killed)
+
+
+def _children() -> set[int]:
+    """All children of this process; none where the system does not tell, or does not give us orphans."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has just ended
+            found |= set(map(int, path.read_text().split()))
+    return found

@@ -56,7 +56,7 @@ def child():
             words |= set(file.read_text().split())
 
     def say(what, **facts):
-        note(who=slot, what=what, pid=os.getpid(), name=name, **facts)
+        note(who=slot, what=what, pid=os.getpid(), name=name, at=time.monotonic(), **facts)
 
     note(
         who=slot,
@@ -90,6 +90,11 @@ def child():
     if "grandchild" in words:
         other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         say("grandchild", child=other.pid)
+    if "runaway" in words:
+        # In a session of its own, and so is its child: no signal to a group reaches them.
+        script = "setsid sleep 600 & echo $!; exec sleep 600"
+        other = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        say("runaway", children=[other.pid, int(other.stdout.readline())])
     if "orphan" in words:
         # Its parent ends at once, so that whoever adopts it must reap it.
         script = "import subprocess, sys; print(subprocess.Popen(['sleep', '0.05'], stdout=2).pid)"
@@ -120,7 +125,7 @@ def child():
             beats += 1
             send(t="beat", lag=0.001, running=3, rss=20 * 2**20, fetched=beats)
             if beats % 50 == 0:
-                say("beats", count=beats, at=time.monotonic())
+                say("beats", count=beats)
             continue
         if woken in ready:
             say("signal", number=woken.recv(100)[0])
@@ -138,6 +143,8 @@ def child():
             if message["t"] == "reopen" and "logs" in words:
                 reopen_log()
             if message["t"] == "stop" and "stubborn" not in words:
+                while "lingers" in words and (FAKES / slot).exists():
+                    time.sleep(0.01)
                 send(t="bye", report={"finished": 5})
                 if "logs" in words:
                     say("logged", numbers=next(numbers))

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import time
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def test_a_killed_worker_is_replaced_at_once_and_the_scheduler_told(daemon):
     slot = next(slot for slot in daemon.status()["slots"] if slot["slot"] == "worker-1")
     assert (slot["restarts"], slot["last_end"]) == (1, "killed by SIGKILL")
     assert daemon.status()["slots"][-1]["restarts"] == 0
+
+
+def test_a_killed_worker_is_reaped_and_the_scheduler_told_within_a_twentieth_of_a_second(daemon):
+    # A fresh one for each kill: the second death of a slot would have to wait for its back-off.
+    daemon.config.write_text("[supervisor]\nworkers = 20\n")
+    daemon.start().until_ready(children=23)
+
+    waits = []
+    for worker in (fact for fact in daemon.facts(what="ready") if fact["who"].startswith("worker")):
+        killed = time.monotonic()
+        os.kill(worker["pid"], signal.SIGKILL)
+        wanted = {"t": "dead", "consumer": worker["name"], "why": "killed by SIGKILL"}
+        (told,) = daemon.until_noted(who="scheduler", what="heard", message=wanted)
+        waits.append(told["at"] - killed)
+        assert not Path(f"/proc/{worker['pid']}").exists(), "it is no zombie any more"
+
+    assert len(waits) == 20
+    assert statistics.median(waits) <= 0.05
+    assert max(waits) <= 0.25
 
 
 def test_every_kind_of_child_is_replaced(daemon):
@@ -168,6 +188,24 @@ def test_what_a_dead_worker_left_behind_does_not_outlive_it(daemon):
     os.kill(fact["pid"], signal.SIGKILL)
 
     daemon.until(lambda: not daemon.alive(fact["child"]))
+
+
+@pytest.mark.parametrize("before", ["it stops", "its worker dies"])
+def test_what_has_left_its_session_does_not_outlive_the_daemon(daemon, before):
+    daemon.tell("worker", "runaway")
+    daemon.start().until_ready()
+    facts = daemon.until_noted(what="runaway", count=2)
+    runaways = [pid for fact in facts for pid in fact["children"]]
+    if before == "its worker dies":
+        os.kill(facts[0]["pid"], signal.SIGKILL)
+        runaways += daemon.until_noted(what="runaway", count=3)[2]["children"]
+
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait() == 0
+    assert not any(daemon.alive(pid) for pid in runaways)
+    assert f"killed {len(runaways)} processes that tasks had left behind" in daemon.log()
+    assert daemon.log().rstrip().endswith("stopped, exit 0")
 
 
 def test_orphans_of_tasks_are_reaped(daemon):
