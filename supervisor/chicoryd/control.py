@@ -163,12 +163,11 @@ def _connect(state_dir: Path) -> socket.socket:
 
 def _converse(sock: socket.socket, command: str, argument: str = "", lines: int = 1) -> list[dict[str, Any]]:
     heard: list[dict[str, Any]] = []
-    try:
+    with contextlib.suppress(ConnectionError):  # it may refuse before it was asked; its answer says why
         sock.sendall(json.dumps({"command": command, "argument": argument}).encode() + b"\n")
-        with sock.makefile("rb") as answers:
-            heard = [json.loads(line) for line in itertools.islice(answers, lines)]
-    except ConnectionError:
-        pass  # it died; what it had said by then is looked at all the same
+    with contextlib.suppress(ConnectionError), sock.makefile("rb") as answers:
+        for line in itertools.islice(answers, lines):
+            heard.append(json.loads(line))  # noqa: PERF401  # if it dies, what it had said by then still counts
     if heard and "error" in heard[0]:
         raise PermissionError(heard[0]["error"])
     if len(heard) < lines:
