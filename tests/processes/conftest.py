@@ -124,16 +124,6 @@ class Daemon:
                     os.killpg(pid, signal.SIGKILL)
 
 
-def heard(sock):
-    """All datagrams that are waiting in *sock*, without STATUS."""
-    found = []
-    sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            found.append(sock.recv(4096).decode())
-    return [text for text in found if not text.startswith("STATUS=")]
-
-
 @pytest.fixture
 def home():
     # Not tmp_path: the path of a unix socket may have 107 bytes.

@@ -232,33 +232,6 @@ def test_when_the_supervisor_is_killed_its_children_leave_and_a_new_one_needs_no
     assert daemon.command("stop").returncode == 0
 
 
-def test_the_service_manager_hears_ready_and_stopping_once_and_in_order(daemon, notify):
-    daemon.start().until_ready()
-    daemon.command("stop")
-
-    heard = []
-    notify.setblocking(False)
-    while True:
-        try:
-            heard.append(notify.recv(4096).decode())
-        except BlockingIOError:
-            break
-    assert [text for text in heard if not text.startswith("STATUS=")] == [
-        "READY=1",
-        "STOPPING=1",
-        "EXTEND_TIMEOUT_USEC=10000000",
-    ]
-    assert heard[0] == "STATUS=starting, generation 1, 0/2 workers ready"
-
-
-def test_a_service_manager_that_has_gone_holds_nothing_up(daemon, home):
-    daemon.environ["NOTIFY_SOCKET"] = str(home / "nobody")
-
-    daemon.start().until_ready()
-
-    assert daemon.command("stop").returncode == 0
-
-
 def test_beats_are_shown_and_do_not_keep_the_supervisor_awake(daemon):
     daemon.tell("worker", "beats")
     daemon.start().until_ready()

@@ -3,15 +3,11 @@
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).parents[2] / "conf" / "chicoryd.service"
 IMPATIENT = "[supervisor]\nworkers = 2\nhang_timeout = 0.6\n[worker]\nheartbeat_interval = 0.1\n"
 
 
@@ -111,47 +107,3 @@ def test_a_stop_reports_what_became_of_each_worker(daemon):
         ("worker-1", "exited with status 0", {"finished": 5}),
         ("worker-2", "exited with status 0", {"finished": 5}),
     ]
-
-
-def test_the_watchdog_is_fed_at_half_its_time_and_starves_when_the_daemon_stands_still(daemon, notify):
-    daemon.environ["WATCHDOG_USEC"] = "400000"
-    daemon.start()
-
-    def wait():
-        while notify.recv(4096) != b"WATCHDOG=1":
-            pass
-        return time.monotonic()
-
-    first = wait()
-    times = [wait() for _ in range(5)]
-    assert 0.8 <= times[-1] - first < 5
-    daemon.signal(signal.SIGSTOP)
-    time.sleep(0.3)
-    notify.setblocking(False)
-    while True:
-        try:
-            notify.recv(4096)
-        except BlockingIOError:
-            break
-    time.sleep(0.5)
-    with pytest.raises(BlockingIOError):
-        notify.recv(4096)
-    daemon.signal(signal.SIGCONT)
-
-
-def test_the_unit_is_one_that_systemd_understands(tmp_path):
-    text = UNIT.read_text()
-    for line in ("Type=notify", "WatchdogSec=30", "KillMode=mixed", "OOMPolicy=continue"):
-        assert f"\n{line}\n" in text
-    assert "ExecReload=/usr/local/bin/chicoryd reload -c %E/chicory/chicory.toml" in text
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / "chicoryd.service"
-    unit.write_text(text.replace("/usr/local/bin/chicoryd", "/bin/true"))
-
-    checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
-
-    # An older systemd passes over the settings of a newer one.
-    complaints = [line for line in checked.stderr.splitlines() if "chicoryd.service" in line]
-    assert [line for line in complaints if "Unknown key 'Restart" not in line] == []
-    assert checked.returncode == 0

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.conftest import heard
-
 
 def working(daemon):
     """Pids of the workers that are ready, by slot."""
@@ -90,22 +88,6 @@ def test_a_hundred_hangups_in_a_second_are_at_most_two_reloads_and_leak_nothing(
     assert daemon.log().count("reloading, generation") <= 2
     assert "WARNING" not in daemon.log()
     assert daemon.command("stop").returncode == 0
-
-
-def test_the_service_manager_hears_of_reloads_good_and_bad(daemon, notify):
-    daemon.start().until_ready()
-    assert heard(notify) == ["READY=1"]
-
-    assert daemon.command("reload").returncode == 0
-    reloading, ready = heard(notify)
-    assert ready == "READY=1"
-    text, instant = reloading.split("\nMONOTONIC_USEC=")
-    assert text == "RELOADING=1"
-    assert time.monotonic() - 30 < int(instant) / 1e6 <= time.monotonic()
-
-    daemon.tell("check", "78")
-    assert daemon.command("reload").returncode == 1
-    assert [text.partition("\n")[0] for text in heard(notify)] == ["RELOADING=1", "READY=1"]
 
 
 def test_a_stop_in_the_middle_of_a_reload_is_a_stop(daemon):
