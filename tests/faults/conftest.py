@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.figures import percentile
 from tests.faults.tree import Tree
 from tests.servers import running_server
 
@@ -40,3 +41,25 @@ async def tree(shared_tree):
 async def app(shared_tree):
     async with shared_tree.client() as made:
         yield made
+
+
+@pytest.fixture
+def measured(record_property):
+    """Note seconds, of which the summary of the run shows the median, the 99th percentile and the longest."""
+
+    def note(what, seconds):
+        found = {"median": percentile(seconds, 0.5), "p99": percentile(seconds, 0.99), "longest": max(seconds)}
+        text = ", ".join(f"{name} {value * 1000:.0f} ms" for name, value in found.items())
+        record_property("measured", f"{what}: {text} of {len(seconds)}")
+        return found["p99"]
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome)]
+    lines = [text for each in reports for name, text in each.user_properties if name == "measured"]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)

@@ -142,11 +142,15 @@ class Ledger:
         """Runs that are alive now."""
         return [run for run in self.runs() if run.end == math.inf]
 
-    def reruns_after(self, pid, instant):
-        """For each run of *pid* that was alive at *instant*, the seconds until it was run again, or None."""
+    def reruns_after(self, pid, instant, *, highest=math.inf):
+        """For each run of *pid* that was alive at *instant*, the seconds until it was run again, or None.
+
+        highest: number of a delivery; with 1 those that were in flight at an earlier death are left out.
+        """
         runs = self.runs()
         found = {}
-        for cut in [run for run in runs if run.pid == pid and run.start <= instant and run.end >= instant]:
+        cuts = [run for run in runs if run.pid == pid and run.start <= instant <= run.end and run.count <= highest]
+        for cut in cuts:
             again = [run.start for run in runs if run.id == cut.id and run.start > instant]
             found[cut.id] = min(again) - instant if again else None
         return found

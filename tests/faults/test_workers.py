@@ -38,7 +38,7 @@ async def rested(tree):
     await tree.start().ready()
 
 
-@pytest.mark.parametrize("seconds", [BEYOND, pytest.param(10 * LEASE, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [BEYOND, pytest.param(15 * LEASE, marks=pytest.mark.long)])
 async def test_nobody_who_lives_is_taken_for_dead_however_long_he_is_silent(tree, app, seconds):
     """One worker is stopped, one has its interpreter held by C code, and one is only slow: all of it runs once."""
     await send(tree, app, [message("seize", int(seconds * 1e6))])
@@ -73,16 +73,33 @@ async def test_a_task_that_blocks_its_worker_for_less_than_the_lease_is_only_slo
     assert len(tree.ledger.runs()) == 1 + len(others)
 
 
-async def test_what_a_killed_worker_ran_runs_again_within_a_second(tree, app):
-    await send(tree, app, long(6, 1.0))
-    await until(lambda: len(tree.ledger.running()) == 6, "all run")
+@pytest.mark.parametrize("rounds", [1, pytest.param(25, marks=pytest.mark.long)])
+async def test_what_killed_workers_ran_runs_again_within_a_second(tree, app, measured, rounds):
+    # Each slot loses one worker a round: the second would be replaced only after a pause, and places would be rare.
+    tree.configure(supervisor={"workers": 8}, worker={"max_deliveries": 1000})
+    waits = []
+    for turn in range(rounds):
+        await rested(tree)
+        dice = random.Random(turn)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: send(tree, app, long(120, 1.0), batch=1, pause=0.03))
+            await until(lambda: len(tree.ledger.running()) >= 16, "many run")
+            pids = tree.pids()
+            dice.shuffle(pids)
+            faults = []
+            for pid in pids:
+                faults.append(tree.kill(pid))
+                await trio.sleep(dice.uniform(0.1, 0.4))
+        await close_books(tree, app)
+        # What was in flight at two deaths may have to wait until a worker is free to run it alone.
+        found = [tree.ledger.reruns_after(fault.pid, fault.at, highest=1) for fault in faults]
+        assert sum(map(bool, found)) >= 6, "most of the killed ran something"
+        waits += [seconds for each in found for seconds in each.values()]
 
-    fault = tree.kill(tree.ledger.running()[0].pid)
-    await close_books(tree, app)
-
-    waits = tree.ledger.reruns_after(fault.pid, fault.at)
-    assert waits
-    assert max(waits.values()) <= 1.0
+    p99 = measured(f"from one of {8 * rounds} kills until what was in flight runs again", waits)
+    tree.configure(worker={"max_deliveries": 1000})
+    await rested(tree)
+    assert p99 <= 1.0
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(25, marks=pytest.mark.long)])

@@ -48,9 +48,13 @@ async def until(fact, what, patience=PATIENCE):
 
 
 class Tree:
-    """One daemon on the server at *url*.  *settings*: tables and keys on top of SETTINGS."""
+    """One daemon on the server at *url*.
 
-    def __init__(self, url, app="tests.faults.tasks:app", **settings):
+    beside: another tree, whose queues and books it shares, as a second host does.
+    settings: tables and keys on top of SETTINGS.
+    """
+
+    def __init__(self, url, app="tests.faults.tasks:app", *, beside=None, **settings):
         # Not below pytest's own directory: the path of a unix socket may have 107 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="chf-"))
         self.state_dir = self.home / "state"
@@ -58,10 +62,10 @@ class Tree:
         self.log_path = self.home / "log"
         # While this file is there, the app cannot be imported.
         self.broken = self.home / "broken"
-        self.prefix = self.home.name.replace("_", "-")
+        self.prefix = beside.prefix if beside else self.home.name.replace("_", "-")
         self.url = url
         self.app_name = app
-        self.ledger = Ledger(self.home / "ledger")
+        self.ledger = beside.ledger if beside else Ledger(self.home / "ledger")
         self.process = None
         # Tasks that were lost as at-most-once tasks may be: nobody counts them.
         self.forgiven = 0
