@@ -108,6 +108,11 @@ class Ledger:
 
     # -- what is known
 
+    def died_at(self, pid):
+        """When *pid* was seen to be dead, or None."""
+        with self._lock:
+            return self._deaths.get(pid)
+
     def runs(self):
         """All runs in the order of their starts."""
         with self.path.open("rb") as file:
