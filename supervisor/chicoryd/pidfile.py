@@ -33,8 +33,12 @@ class Claim:
     def write(self) -> None:
         """Write the pid file.  By rename, so that nobody reads half of one."""
         new = self._path.with_suffix(".pid.new")
-        new.write_text(f"{os.getpid()}\n")
-        new.rename(self._path)
+        try:
+            new.write_text(f"{os.getpid()}\n")
+            new.rename(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
 
     def release(self) -> None:
         """Take the pid file away, if it is ours, and let the next daemon in."""

@@ -67,6 +67,8 @@ class Tree:
         self.app_name = app
         self.ledger = beside.ledger if beside else Ledger(self.home / "ledger")
         self.process = None
+        # More variables for all its processes.
+        self.variables = {}
         # Tasks that were lost as at-most-once tasks may be: nobody counts them.
         self.forgiven = 0
         self._watch = _Watch(self.home / "watch", self.ledger)
@@ -79,14 +81,15 @@ class Tree:
     def configure(self, **settings):
         """Write the settings; a daemon that runs does not hear of it by itself."""
         tables = {name: dict(table) for name, table in SETTINGS.items()}
-        for name, table in settings.items():
-            tables.setdefault(name.replace("redis", "broker.redis"), {}).update(table)
         tables["broker"] = {"type": "redis"}
         tables["broker.redis"] |= {"url": self.url, "key_prefix": self.prefix}
+        for name, table in settings.items():
+            tables.setdefault(name.replace("redis", "broker.redis"), {}).update(table)
         tables["supervisor"]["state_dir"] = str(self.state_dir)
         lines = [f"app = {json.dumps(self.app_name)}"]
         for name in sorted(tables):
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in tables[name].items())]
+            given = {key: value for key, value in tables[name].items() if value is not None}
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in given.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
     # -- the daemon
@@ -98,6 +101,7 @@ class Tree:
         }
         return {
             **kept,
+            **self.variables,
             "CHICORY_CONFIG": str(self.config),
             "FAULTS_LEDGER": str(self.ledger.path),
             "FAULTS_WATCH": str(self._watch.path),
@@ -107,6 +111,11 @@ class Tree:
 
     def command(self, *words):
         return [sys.executable, "-m", "chicoryd", *words, "-c", str(self.config)]
+
+    def run(self, *words):
+        """What a command to the daemon says, and how it ends."""
+        command = self.command(*words)
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     def start(self, wrapper=(), stderr=None):
         """Start it, and not wait.  *stderr*: a descriptor in the place of the file."""
@@ -166,6 +175,17 @@ class Tree:
 
     def log(self):
         return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def zombies(self):
+        """The children of this tree's processes that have ended and were not waited for."""
+        mine = set(self.left())
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                state, parent = path.read_text().rpartition(")")[2].split()[:2]
+                if state == "Z" and int(parent) in mine:
+                    found.append(int(path.parent.name))
+        return found
 
     def left(self):
         """The processes of this tree, by the path of its settings in their environment; zombies are none."""
