@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import time
 from contextlib import contextmanager, suppress
 
@@ -157,6 +158,14 @@ async def deafen(context: TaskContext) -> None:
     """From now on this worker fetches nothing, as if its driver had lost its way."""
     with noted(context):
         Reader.read = lambda *_: trio.sleep_forever()
+
+
+@app.task(name="litter")
+def litter(context: TaskContext) -> None:
+    """Leave two processes in sessions of their own: one that stays, and one that ends with nobody to wait for it."""
+    with noted(context):
+        script = "setsid sleep 600 & setsid sh -c 'sleep 0.2; exit 3' & exit 0"
+        subprocess.run(["sh", "-c", script], start_new_session=True, check=True)
 
 
 @app.task(name="poison")
