@@ -2,19 +2,16 @@
 
 import os
 import signal
-import subprocess
 
 import pytest
 import trio
 
 from tests.faults.load import close_books, long, probe, quick, send
-from tests.faults.tree import PATIENCE, until
+from tests.faults.tree import until
 
 
 def reload(tree):
-    return subprocess.run(
-        tree.command("reload"), env=tree.environ, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    return tree.run("reload")
 
 
 def descriptors(pid):
@@ -68,6 +65,36 @@ async def test_a_hundred_hups_in_a_second_make_two_reloads_and_interrupt_nothing
     await tree.ready()
     await until(lambda: descriptors(tree.process.pid) <= open_before, "no descriptor is left open")
     assert tree.status()["generation"] - before <= 3
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(100, marks=pytest.mark.long)])
+async def test_one_reload_after_another_interrupts_nothing_and_leaves_nothing(tree, app, times):
+    before, open_before = tree.status()["generation"], descriptors(tree.process.pid)
+    lowest, over = [], trio.Event()
+
+    async def keep_busy():
+        seed = 0
+        while not over.is_set():
+            seed += 1
+            await send(tree, app, long(1, 1.0) + quick(10, seed=seed))
+            await trio.sleep(0.2)
+
+    async with trio.open_nursery() as watching:
+        watching.start_soon(watch_capacity, tree, lowest)
+        async with trio.open_nursery() as working:
+            working.start_soon(keep_busy)
+            for _ in range(times):
+                done = await trio.to_thread.run_sync(reload, tree)
+                assert done.returncode == 0, done.stderr
+            over.set()
+        watching.cancel_scope.cancel()
+
+    assert min(lowest) >= 3
+    assert tree.status()["generation"] == before + times
+    await close_books(tree, app)
+    assert len(tree.ledger.runs()) == len(tree.ledger.sent)
+    await tree.ready()
+    await until(lambda: descriptors(tree.process.pid) <= open_before, "no descriptor is left open")
 
 
 def broken_toml(tree):
