@@ -17,7 +17,7 @@ _PATIENCE = 60.0
 _SETTLE = 1.0
 
 _SETTINGS = """\
-app = "benchmarks.tasks:app"
+app = "{app}"
 
 [broker]
 type = "redis"
@@ -27,17 +27,22 @@ url = "{url}"
 
 [supervisor]
 workers = {workers}
+start_method = "{method}"
 state_dir = "{state}"
 """
 
 
 @contextmanager
-def running_daemon(server: Server, workers: int) -> Generator[int]:
-    """The pid of a chicoryd all of whose workers have their lease."""
+def running_daemon(
+    server: Server, workers: int, *, app: str = "benchmarks.tasks:app", method: str = "template"
+) -> Generator[int]:
+    """The pid of a chicoryd that runs *app*, all of whose workers have their lease; *method* is how they start."""
     server.flush()
     with tempfile.TemporaryDirectory(prefix="chicory-bench-") as directory:
         settings = Path(directory, "chicory.toml")
-        settings.write_text(_SETTINGS.format(url=server.url, workers=workers, state=Path(directory, "state")))
+        state = Path(directory, "state")
+        text = _SETTINGS.format(app=app, url=server.url, workers=workers, method=method, state=state)
+        settings.write_text(text)
         with Path(directory, "log").open("w+") as log:
             command = [sys.executable, "-m", "chicoryd", "start", "-c", str(settings)]
             daemon = subprocess.Popen(

@@ -1,10 +1,11 @@
 """What waiting costs."""
 
 import time
+from collections.abc import Sequence
 
 from benchmarks import proc
 from benchmarks.daemon import running_daemon
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, Target
 from benchmarks.process import process
 from benchmarks.server import Server
 
@@ -23,20 +24,38 @@ def measure(server: Server, rounds: int) -> list[Figure]:
         figures = _watch("a worker with its scheduler", server, worker.pid)
         worker.finish()
     with running_daemon(server, WORKERS) as pid:
-        return figures + _watch(f"chicoryd, its scheduler and {WORKERS} workers", server, pid)
+        figures += _watch(f"chicoryd, its scheduler and {WORKERS} workers", server, pid)
+        return [*figures, _watch_alone("the supervisor alone", pid)]
 
 
 def _watch(what: str, server: Server, pid: int) -> list[Figure]:
-    pids = proc.family(pid)
-    cpu, calls, begin = sum(map(proc.cpu_seconds, pids)), _calls(server), time.monotonic()
-    time.sleep(SECONDS)
-    cpu, calls = sum(map(proc.cpu_seconds, pids)) - cpu, _calls(server) - calls
-    seconds = time.monotonic() - begin
+    calls, begin = _calls(server), time.monotonic()
+    share = _busy(proc.family(pid))
+    calls, seconds = _calls(server) - calls, time.monotonic() - begin
     name = f"idle: {what}, {SECONDS:g} s"
     return [
-        Figure(group="idle", name=f"{name}, CPU of one core", unit="%", ours=[100 * cpu / seconds], digits=2),
+        Figure(group="idle", name=f"{name}, CPU of one core", unit="%", ours=[share], digits=2),
         Figure(group="idle", name=f"{name}, Redis commands", unit="/s", ours=[calls / seconds], digits=1),
     ]
+
+
+def _watch_alone(what: str, pid: int) -> Figure:
+    return Figure(
+        group="idle",
+        name=f"idle: {what}, {SECONDS:g} s, CPU of one core",
+        unit="%",
+        ours=[_busy([pid])],
+        target=Target(0.1, at_most=True, absolute=True),
+        digits=3,
+    )
+
+
+def _busy(pids: Sequence[int]) -> float:
+    """The part of one core, in percent, that *pids* use from now on for a while."""
+    cpu, begin = sum(map(proc.cpu_seconds, pids)), time.monotonic()
+    time.sleep(SECONDS)
+    cpu = sum(map(proc.cpu_seconds, pids)) - cpu
+    return 100 * cpu / (time.monotonic() - begin)
 
 
 def _calls(server: Server) -> int:

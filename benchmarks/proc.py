@@ -22,10 +22,28 @@ def cpu_seconds(pid: int) -> float:
 
 def private_bytes(pid: int) -> int:
     """Memory that is this process's alone: what would be free again if it ended."""
-    return private_of((_PROC / str(pid) / "smaps_rollup").read_text())
+    return private_of(_smaps(pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that this process has at hand, shared pages included."""
+    return resident_of(_smaps(pid))
 
 
 def private_of(smaps: str) -> int:
     """The private bytes in the text of a smaps_rollup.  Pure."""
+    return _sum(smaps, "Private_Clean:", "Private_Dirty:")
+
+
+def resident_of(smaps: str) -> int:
+    """The resident bytes in the text of a smaps_rollup.  Pure."""
+    return _sum(smaps, "Rss:")
+
+
+def _smaps(pid: int) -> str:
+    return (_PROC / str(pid) / "smaps_rollup").read_text()
+
+
+def _sum(smaps: str, *names: str) -> int:
     fields = (line.split() for line in smaps.splitlines()[1:])
-    return 1024 * sum(int(words[1]) for words in fields if words[0] in ("Private_Clean:", "Private_Dirty:"))
+    return 1024 * sum(int(words[1]) for words in fields if words[0] in names)

@@ -76,7 +76,7 @@ async def test_one_reload_after_another_interrupts_nothing_and_leaves_nothing(tr
         seed = 0
         while not over.is_set():
             seed += 1
-            await send(tree, app, long(1, 1.0) + quick(10, seed=seed))
+            await send(tree, app, long(1, 0.3) + quick(10, seed=seed))
             await trio.sleep(0.2)
 
     async with trio.open_nursery() as watching:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmarks.burst import Burst, judge
 from benchmarks.figures import Figure, Target, interleaved, percentile
-from benchmarks.proc import private_of
+from benchmarks.proc import private_of, resident_of
 
 values = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50)
 
@@ -92,7 +92,7 @@ def test_a_burst_is_judged_by_its_last_start_and_counts_what_must_not_be():
     assert judge(started, due=10.0, count=5) == Burst(pytest.approx(0.4), early=1, twice=1, never=2)
 
 
-def test_private_memory_leaves_shared_pages_out():
+def test_private_memory_leaves_shared_pages_out_and_resident_memory_does_not():
     text = "\n".join(
         [
             "55d0-7ffc ---p 00000000 00:00 0    [rollup]",
@@ -105,3 +105,4 @@ def test_private_memory_leaves_shared_pages_out():
     )
 
     assert private_of(text) == 1000 * 1024
+    assert resident_of(text) == 20000 * 1024
