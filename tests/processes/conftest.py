@@ -117,7 +117,7 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for pid in self.pids():
+        for pid in [*self.pids(), *(pid for fact in self.facts(what="runaway") for pid in fact["children"])]:
             with contextlib.suppress(OSError):  # it has exited, and has no environ to read
                 # The number may have become someone else's; the name of a fake has the directory of this test in it.
                 if str(self.home).encode() in Path(f"/proc/{pid}/environ").read_bytes():
