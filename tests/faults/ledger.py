@@ -150,6 +150,7 @@ class Ledger:
     def reruns_after(self, pid, instant, *, highest=math.inf):
         """For each run of *pid* that was alive at *instant*, the seconds until it was run again, or None.
 
+        One that ended all the same, and for good, is left out: the process may have died a little later.
         highest: number of a delivery; with 1 those that were in flight at an earlier death are left out.
         """
         runs = self.runs()
@@ -157,7 +158,8 @@ class Ledger:
         cuts = [run for run in runs if run.pid == pid and run.start <= instant <= run.end and run.count <= highest]
         for cut in cuts:
             again = [run.start for run in runs if run.id == cut.id and run.start > instant]
-            found[cut.id] = min(again) - instant if again else None
+            if again or cut.how != "end":
+                found[cut.id] = min(again) - instant if again else None
         return found
 
     def judge(self, *, dead=(), queued=(), results=None, once=()):

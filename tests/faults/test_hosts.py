@@ -22,9 +22,11 @@ async def hosts(server):
 async def test_what_a_lost_host_ran_runs_on_another_within_a_lease_and_five_seconds(hosts, measured):
     lost, other = hosts
     async with other.client() as app:
-        await send(other, app, quick(200) + long(20, 1.5) + quick(200, seed=2))
-        ledger, pids = other.ledger, lost.pids()
-        await until(lambda: sum(run.pid in pids for run in ledger.running()) >= 5, "both work")
+        # More than one host has places for.
+        ledger, pids, slow = other.ledger, lost.pids(), long(40, 1.5)
+        await send(other, app, quick(200) + slow + quick(200, seed=2))
+        slow = {each.id for each in slow}
+        await until(lambda: sum(run.pid in pids and run.id in slow for run in ledger.running()) >= 5, "both work")
 
         lost.kill_all()
         killed = min(fault.at for fault in ledger.faults)

@@ -114,6 +114,16 @@ def test_a_rerun_is_timed_from_the_kill(ledger):
     assert ledger.reruns_after(1, 12.0) == {"a": 0.5}
 
 
+def test_a_rerun_is_timed_up_to_some_delivery_and_not_of_what_ended_all_the_same(ledger):
+    write(ledger, "start 1 1 10", "start 2 2 12.5", "end 2 2 13", "start 3 3 14")
+
+    assert ledger.reruns_after(2, 12.7) == {"a": pytest.approx(1.3)}
+    assert ledger.reruns_after(2, 12.7, highest=1) == {}
+    assert ledger.reruns_after(3, 15.0) == {"a": None}
+    write(ledger, "end 3 3 16")
+    assert ledger.reruns_after(3, 15.0) == {}
+
+
 def test_what_is_to_run_at_most_once_may_be_lost_and_not_repeated_whatever_happened(ledger):
     assert ledger.judge(once=["a"]).clean()
 
