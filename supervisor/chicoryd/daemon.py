@@ -19,7 +19,7 @@ from chicoryd.plan import Plan
 from chicoryd.roster import muster
 from chicoryd.settings import Settings, SettingsError, load
 from chicoryd.sink import say
-from chicoryd.spawn import Entries, Spawner, prepare, sweep
+from chicoryd.spawn import Entries, Spawner, children, prepare, sweep
 
 
 def check(config: Path, flags: tuple[str, ...], environ: Mapping[str, str], entries: Entries) -> int:
@@ -78,6 +78,7 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
         claim.write()
     except OSError as error:  # it is for people only, and a full disk must not stop the work
         log(f"cannot write the pid file: {error}", "warning")
+    theirs = children()  # of whatever became this daemon by exec, as a start script does
     prepare()
     name = identity()
 
@@ -97,7 +98,7 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
         lambda: plan(load(settings.config, environ)),
     )
     code = loop.run()
-    if swept := sweep():
+    if swept := sweep(theirs):
         log(f"killed {swept} processes that tasks had left behind", "warning")
     # Whoever waits for the end may start the next daemon at once, so the way is cleared before they are told.
     control.close()

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 import attrs
@@ -163,18 +163,18 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def sweep(patience: float = 2.0) -> int:
+def sweep(spared: Set[int], patience: float = 2.0) -> int:
     """SIGKILL to all children that are left when the fleet is over, and to theirs; how many there were.
 
     They are what tasks started in sessions of their own.  One that cannot even be killed is waited for *patience*
-    seconds and no longer.
+    seconds and no longer.  Those *spared* are nobody's but the daemon's own.
     """
     killed: set[int] = set()
     end = time.monotonic() + patience
     while time.monotonic() < end:
         for _ in reap(lambda _: False):
             pass
-        left = _children()
+        left = children() - spared
         if not left:
             break
         for pid in left:
@@ -185,7 +185,7 @@ def sweep(patience: float = 2.0) -> int:
     return len(killed)
 
 
-def _children() -> set[int]:
+def children() -> set[int]:
     """All children of this process; none where the system does not tell, or does not give us orphans."""
     found: set[int] = set()
     for path in Path("/proc/self/task").glob("*/children"):

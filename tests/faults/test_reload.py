@@ -105,6 +105,10 @@ def unknown_key(tree):
     tree.configure(worker={"concurency": 3})
 
 
+def other_broker(tree):
+    tree.config.write_text(tree.config.read_text().replace(tree.url, "unix:///nowhere/redis.sock"))
+
+
 def other_app(tree):
     tree.config.write_text(tree.config.read_text().replace("tests.faults.tasks:app", "tests.faults.tasks:nothing"))
 
@@ -117,7 +121,7 @@ def workers_that_die(tree):
     tree.broken.write_text("workers")
 
 
-@pytest.mark.parametrize("spoil", [broken_toml, unknown_key, other_app, broken_app, workers_that_die])
+@pytest.mark.parametrize("spoil", [broken_toml, unknown_key, other_broker, other_app, broken_app, workers_that_die])
 async def test_a_bad_reload_is_refused_and_changes_nothing(tree, app, spoil):
     before = set(tree.pids())
     good = tree.config.read_text()

@@ -41,12 +41,12 @@ class Daemon:
         """Make children of a role or slot behave in some way when they start next."""
         (self.fakes / who).write_text(words)
 
-    def start(self, stderr=None, inherited=()):
+    def start(self, stderr=None, inherited=(), wrapper=()):
         with contextlib.ExitStack() as stack:
             if stderr is None:
                 stderr = stack.enter_context(self.log_path.open("ab"))
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "launcher.py"), str(self.config)],
+                [*wrapper, sys.executable, str(HERE / "launcher.py"), str(self.config)],
                 env=self.environ,
                 stderr=stderr,
                 pass_fds=inherited,

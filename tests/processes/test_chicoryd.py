@@ -208,6 +208,18 @@ def test_what_has_left_its_session_does_not_outlive_the_daemon(daemon, before):
     assert daemon.log().rstrip().endswith("stopped, exit 0")
 
 
+def test_what_a_start_script_began_beside_the_daemon_is_none_of_its_business(daemon):
+    noted = daemon.home / "sidecar"
+    daemon.start(wrapper=("sh", "-c", f'sleep 600 & echo $! > {noted}; exec "$@"', "sh")).until_ready()
+    sidecar = int(noted.read_text())
+
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait() == 0
+    assert daemon.alive(sidecar)
+    os.kill(sidecar, signal.SIGKILL)
+
+
 def test_orphans_of_tasks_are_reaped(daemon):
     daemon.tell("worker", "orphan")
     daemon.start().until_ready()

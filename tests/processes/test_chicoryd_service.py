@@ -55,7 +55,7 @@ def check_reloading(datagrams):
 def test_the_service_manager_hears_of_the_start_of_reloads_good_and_bad_and_of_the_stop(daemon, notify):
     daemon.start()
     start = until_heard(notify, "READY=1")
-    assert start[0] == "STATUS=starting, 0/2 workers ready"
+    assert start[0] == "STATUS=starting, generation 1, 0/2 workers ready"
     assert spoken(start) == ["READY=1"]
     daemon.until_ready()
 

@@ -48,7 +48,7 @@ def test_another_user_cannot_reach_the_control_socket(daemon, home, command):
 
     assert (refused.returncode, refused.stdout) == (3, ""), refused.stderr
     assert refused.stderr == f"chicoryd: the daemon on {daemon.state_dir} belongs to another user\n"
-    assert daemon.status()["summary"] == "2/2 workers ready"
+    assert daemon.status()["summary"] == "generation 1, 2/2 workers ready"
 
 
 @pytest.mark.parametrize("command", ["status", "reload", "stop"])
@@ -63,5 +63,5 @@ def test_another_user_who_reaches_it_after_all_is_refused_by_the_daemon_itself(d
     assert (refused.returncode, refused.stdout) == (os.EX_NOPERM, ""), refused.stderr
     assert refused.stderr == f"chicoryd: user {NOBODY} may not control this daemon\n"
     assert daemon.status()["generation"] == 1
-    assert daemon.status()["summary"] == "2/2 workers ready"
+    assert daemon.status()["summary"] == "generation 1, 2/2 workers ready"
     assert daemon.command("stop").returncode == 0

@@ -62,6 +62,13 @@ class Child:
         return any(message["t"] == "stop" for message in self.told)
 
 
+def of_whom(slot):
+    """Whose deaths count together.  One step may end a successor of one generation and begin one of another."""
+    if slot.role is Role.TEMPLATE:
+        return f"template of generation {slot.generation}"
+    return slot.name if slot.name == slot.seat else f"{slot.name} of generation {slot.generation}"
+
+
 class Kernel:
     """Carries actions out, as the loop and the system would, and holds the fleet to its promises while it does."""
 
@@ -96,7 +103,7 @@ class Kernel:
             rolled = self.fleet.ready and not self.fleet.stopping and not scaled
             self.fleet, actions = step(self.fleet, event, self.now)
             assert not self.quits or not actions, "asked for more after Quit"
-            names = [slot.name for slot in self.fleet.slots]
+            names = [of_whom(slot) for slot in self.fleet.slots]
             self.earliest = {name: instant for name, instant in self.earliest.items() if name in names}
             self.deaths = {name: count for name, count in self.deaths.items() if name in names}
             told = [action for action in actions if isinstance(action, Tell) and action.message["t"] == "stop"]
@@ -154,7 +161,7 @@ class Kernel:
         beside = [c for c in self.children.values() if c.role is Role.WORKER and self.slot(c).seat == seat]
         assert slot.name.endswith(".new") or all(self.slot(c).name != slot.name for c in beside), "two in one slot"
         assert len(beside) <= 2, "a crowd on one seat"
-        assert self.now >= self.earliest.get(slot.name, 0) - TOLERANCE, "started before its back-off was over"
+        assert self.now >= self.earliest.get(of_whom(slot), 0) - TOLERANCE, "started before its back-off was over"
         servers = [child for child in self.children.values() if child.role is Role.SERVER]
         if role in (Role.SCHEDULER, Role.WORKER) and self.fleet.plan.embedded:
             assert servers, "started without the server"
@@ -187,7 +194,7 @@ class Kernel:
 
     def fell(self, consumer, lived, draw):
         slot = next(slot for slot in self.fleet.slots if slot.consumer == consumer)
-        name = slot.name
+        name = of_whom(slot)
         if slot.retired:
             return
         self.deaths[name] = 1 if lived >= 60 else self.deaths.get(name, 0) + 1
@@ -207,8 +214,8 @@ class Kernel:
         code = -9 if child.killed else -6 if child.aborted else code
         slot = self.slot(child)
         if slot.retired:  # whoever comes to its seat next has no past
-            self.deaths.pop(slot.name, None)
-            self.earliest.pop(slot.name, None)
+            self.deaths.pop(of_whom(slot), None)
+            self.earliest.pop(of_whom(slot), None)
         elif not (child.leaving and code in (0, -15)):
             self.fell(child.consumer, self.now - child.ready if child.ready else 0.0, draw)
         del self.children[pid]
@@ -987,6 +994,22 @@ def test_whatever_goes_wrong_in_a_reload_the_old_generation_stays_or_comes_back(
     kernel.pass_time(1)
     assert why in [text for _, text in kernel.notes if text.startswith("STATUS=")][-1]
     assert [text for _, text in kernel.notes if "READY=1" in text][-1] == "READY=1"
+
+
+def test_a_successor_that_cannot_be_started_makes_room_for_another_of_the_old_generation():
+    kernel = Kernel(plan(workers=1, max_age=40.0))
+    kernel.boot()
+    kernel.reload()
+    kernel.forks_fail = True
+    kernel.now += 600
+    kernel.post(Woke(600))
+
+    kernel.exit(kernel.one("check").pid, 0)
+    kernel.forks_fail = False
+    kernel.settle()
+
+    assert kernel.generations() == [1]
+    assert "cannot be started: out of processes" in kernel.fleet.outcome
 
 
 def test_a_new_worker_that_dies_after_its_trial_does_not_undo_a_reload():
