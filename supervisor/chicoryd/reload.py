@@ -86,6 +86,7 @@ def refuse(fleet: Fleet, why: str) -> Step:
     assert roll is not None
     new = [s.name for s in fleet.slots if s.generation == roll.number and s.name != s.seat and not s.retired]
     fleet = _retire(attrs.evolve(fleet, roll=None, outcome=f"reload failed: {why}"), new)
+    fleet = _set_aside(fleet, "template.new")
     told: list[Action] = [Log(f"reload failed, generation {fleet.generation} stays: {why}", "error")]
     told += [Reply(ticket, {"refused": why}) for ticket in roll.tickets]
     return fleet, [*told, Notify("READY=1")]
@@ -102,18 +103,24 @@ def commit(fleet: Fleet, now: float) -> Step:
     if not moved or len(seats) < roll.plan.workers or any(slot.name != slot.seat for slot in workers):
         return fleet, []
     fleet = attrs.evolve(fleet, plan=roll.plan, generation=roll.number, forks=roll.forks, roll=None)
-    old, new = fleet.find("template"), fleet.find("template.new")
-    if old is not None:
-        # Its number sets it apart from one that is still leaving after the reload before.
-        fleet = fleet.put(attrs.evolve(old, name=f"template.old-{old.generation}", retired=True), old.name)
+    new = fleet.find("template.new")
+    fleet = _set_aside(fleet, "template")
     if new is not None:
-        fleet = fleet.put(attrs.evolve(new, name="template", retired=new.retired), new.name)
+        fleet = fleet.put(attrs.evolve(new, name="template"), new.name)
     # The scheduler reads the settings as it starts.  It is missed for a moment only: leases outlast it.
     for slot in fleet.of(Role.SCHEDULER):
         fleet = fleet.put(attrs.evolve(slot, replace="the settings are new"))
     text = f"generation {roll.number} has taken over"
     told: list[Action] = [Reply(ticket, {"done": text}) for ticket in roll.tickets]
     return fleet, [Log(text), *told, Notify("READY=1")]
+
+
+def _set_aside(fleet: Fleet, name: str) -> Fleet:
+    """The template called *name* is to leave, under a name that no other has: the next may come before it has left."""
+    slot = fleet.find(name)
+    if slot is None:
+        return fleet
+    return fleet.put(attrs.evolve(slot, name=f"template.old-{slot.generation}", retired=True), name)
 
 
 def _retire(fleet: Fleet, names: list[str]) -> Fleet:

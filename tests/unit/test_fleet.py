@@ -6,7 +6,14 @@ import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from chicoryd.events import (
     Abandon,
@@ -533,6 +540,11 @@ class AnySystem(RuleBasedStateMachine):
 TestAnySystem = AnySystem.TestCase
 
 
+@pytest.mark.long
+def test_whatever_the_system_does_for_longer():
+    run_state_machine_as_test(AnySystem, settings=settings(max_examples=2000, stateful_step_count=80, deadline=None))
+
+
 def test_the_server_comes_first_then_the_scheduler_and_the_workers():
     kernel = Kernel(plan(workers=3, parallel=2))
 
@@ -994,6 +1006,33 @@ def test_whatever_goes_wrong_in_a_reload_the_old_generation_stays_or_comes_back(
     kernel.pass_time(1)
     assert why in [text for _, text in kernel.notes if text.startswith("STATUS=")][-1]
     assert [text for _, text in kernel.notes if "READY=1" in text][-1] == "READY=1"
+
+
+def test_a_template_that_is_still_leaving_after_a_refusal_is_not_taken_for_the_next_one():
+    kernel = Kernel(plan(workers=2, forks=True))
+    kernel.boot()
+    kernel.reload()
+    kernel.exit(kernel.one("check").pid, 0)
+    refused = kernel.one("template.new").pid
+    kernel.say_ready(refused)
+    kernel.exit(kernel.one("worker-1.new").pid, 1)
+    kernel.reload()
+    kernel.pass_time(1)
+
+    kernel.exit(kernel.one("check").pid, 0)
+
+    assert kernel.names() == [
+        "scheduler",
+        "server",
+        "template",
+        "template.new",
+        "template.old-2",
+        "worker-1",
+        "worker-2",
+    ]
+    kernel.exit(refused, 0)
+    kernel.settle()
+    assert kernel.generations() == [3, 3]
 
 
 def test_a_successor_that_cannot_be_started_makes_room_for_another_of_the_old_generation():
