@@ -169,20 +169,21 @@ def _ask(config: Path, command: str, argument: str = "", timeout: float | None =
 def _talk(config: Path, conversation: Callable[[Path], None]) -> int:
     """Have a *conversation* with the daemon of *config*; the exit code."""
     from chicoryd.control import NotRunning, Refused
-    from chicoryd.settings import SettingsError, load
+    from chicoryd.settings import locate
 
+    state_dir, problem = locate(config, os.environ)
     try:
-        conversation(load(config, os.environ).state_dir)
-    except SettingsError as error:
-        return _fail(error, os.EX_CONFIG)
+        conversation(state_dir)
     except NotRunning as error:
-        return _fail(error, NOT_RUNNING)
+        return _fail(error, NOT_RUNNING) if problem is None else _fail(problem, os.EX_CONFIG)
     except Refused as error:
         return _fail(error, 1)
     except PermissionError as error:
         return _fail(error, os.EX_NOPERM)
     except TimeoutError:
         return _fail("the daemon does not answer; is it stopped in a debugger or by SIGSTOP?", os.EX_UNAVAILABLE)
+    if problem is not None:
+        click.echo(f"chicoryd: {problem}; the daemon goes by what it read before", err=True)
     return 0
 
 

@@ -3,6 +3,7 @@
 Whether keys are known and values in range is found out by the check child, which runs first and has all the rules.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -91,7 +92,7 @@ def load(config: Path, environ: Mapping[str, str]) -> Settings:
     shutdown_timeout = read("supervisor", "shutdown_timeout", grace + margin, float)
     return Settings(
         config=config,
-        state_dir=config.parent / Path(read("supervisor", "state_dir", state_dir, str)).expanduser(),
+        state_dir=_state_dir(read),
         workers=read("supervisor", "workers", 2, int),
         grace=min(grace, max(shutdown_timeout - margin, 0.0)),
         margin=margin,
@@ -111,6 +112,37 @@ def load(config: Path, environ: Mapping[str, str]) -> Settings:
         log_format=read("log", "format", "console", str).lower(),
         log_file=read("log", "file", None, lambda path: config.parent / Path(path).expanduser()),
     )
+
+
+def locate(config: Path, environ: Mapping[str, str]) -> tuple[Path, SettingsError | None]:
+    """The state directory of the daemon of *config*, and what is wrong with the file.
+
+    Somebody who breaks the file of a daemon that runs must still be able to ask it how it is, and to stop it: of a file
+    that is not TOML, the lines count that are.
+    """
+    try:
+        return load(config, environ).state_dir, None
+    except SettingsError as error:
+        config = config.absolute()
+        return _state_dir(_Reader(config, _salvage(config), environ)), error
+
+
+def _state_dir(read: "_Reader") -> Path:
+    found = read("supervisor", "state_dir", read("broker", "state_dir", ".chicory", str), str)
+    return read.config.parent / Path(found).expanduser()
+
+
+def _salvage(config: Path) -> Mapping[str, Any]:
+    tables: dict[str, dict[str, Any]] = {}
+    table: dict[str, Any] = {}
+    with contextlib.suppress(OSError):
+        for line in config.read_text(encoding="utf-8", errors="replace").splitlines():
+            if header := re.match(r"\s*\[+\s*([\w.-]*)", line):
+                table = tables.setdefault(header[1], {})
+            else:
+                with contextlib.suppress(ValueError):
+                    table |= tomllib.loads(line)
+    return tables
 
 
 def _parse(config: Path) -> Mapping[str, Any]:

@@ -364,6 +364,25 @@ def test_a_file_that_is_no_toml_exits_78_with_one_line(daemon):
     assert str(daemon.config) in answer.stderr
 
 
+@pytest.mark.parametrize("broken", ["[supervisor\n", "[supervisor]\nworkers = \n", "\xff [[\n", None])
+def test_a_daemon_whose_file_was_broken_or_deleted_can_be_asked_and_stopped_all_the_same(daemon, broken):
+    daemon.start().until_ready()
+    if broken is None:
+        daemon.config.unlink()
+    else:
+        daemon.config.write_text(daemon.config.read_text() + broken)
+
+    reload, status = daemon.command("reload"), daemon.command("status")
+
+    assert reload.returncode == 1
+    assert str(daemon.config) in reload.stderr
+    assert status.returncode == 0
+    assert "2/2 workers ready" in status.stdout
+    assert "the daemon goes by what it read before" in status.stderr
+    assert daemon.command("stop").returncode == 0
+    assert daemon.wait() == 0
+
+
 def test_a_state_directory_that_cannot_be_used_exits_78(daemon, home):
     (home / "file").write_text("")
     daemon.config.write_text('[supervisor]\nstate_dir = "file/below"\n')

@@ -1,8 +1,10 @@
 """The settings chicoryd reads for itself."""
 
+from pathlib import Path
+
 import pytest
 
-from chicoryd.settings import SettingsError, load
+from chicoryd.settings import SettingsError, load, locate
 
 
 @pytest.fixture
@@ -103,3 +105,30 @@ def test_what_cannot_be_used_is_named(config, text, named):
 def test_a_missing_file_is_named(config):
     with pytest.raises(SettingsError, match=r"cannot read .*chicory\.toml: No such file"):
         load(config, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[supervisor]\nworkers = \nstate_dir = "here"\n', "here"),
+        ('[supervisor]\nstate_dir = "here"\n[broker\nstate_dir = "there"\n', "here"),
+        ('[broker] # mine\nstate_dir = "here" # and not\n[[', "here"),
+        ("[supervisor\n", ".chicory"),
+        (None, ".chicory"),
+    ],
+)
+def test_the_state_directory_is_found_in_what_is_left_of_a_broken_file(config, text, found):
+    if text is not None:
+        config.write_text(text)
+
+    where, problem = locate(config, {})
+
+    assert where == config.parent / found
+    assert str(config) in str(problem)
+    assert locate(config, {"CHICORY_SUPERVISOR_STATE_DIR": "/there"})[0] == Path("/there")
+
+
+def test_of_a_file_that_is_right_nothing_is_said(config):
+    config.write_text('[broker]\nstate_dir = "/here"\n')
+
+    assert locate(config, {}) == (Path("/here"), None)
