@@ -15,17 +15,21 @@ from chicory.config.toml_lines import key_lines
 
 
 class FileLoader:
-    """The TOML file.  What it says of paths is meant from its own directory."""
+    """The TOML file.  What it says of paths is meant from its own directory.
 
-    def __init__(self, path: Path, problems: list[str]) -> None:
+    copy: of that file, to be read instead.
+    """
+
+    def __init__(self, path: Path, problems: list[str], copy: Path | None = None) -> None:
         self.path = path
+        self.source = copy or path
         self.layer = Layer("file", problems)
         self.lines: Mapping[str, int] = {}
 
     def __call__(self, settings_cls: SettingsClass, options: OptionList) -> LoadedSettings:
         try:
-            tree: Mapping[str, object] = TomlFormat(None)(self.path, settings_cls, options)
-            self.lines = key_lines(self.path.read_text(encoding="utf-8"))
+            tree: Mapping[str, object] = TomlFormat(None)(self.source, settings_cls, options)
+            self.lines = key_lines(self.source.read_text(encoding="utf-8"))
         except (ConfigFileNotFoundError, OSError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
             self.layer.problems.append(f"{self.path}: cannot be read: {reason(cause)}")

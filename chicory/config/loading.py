@@ -13,6 +13,7 @@ from chicory.config.settings import ChicoryConfig
 from chicory.errors import ConfigError
 
 FILE_VARIABLE = "CHICORY_CONFIG"
+COPY_VARIABLE = "CHICORYD_SETTINGS"
 STATE_DIR = ".chicory"
 
 S = TypeVar("S", bound=Section)
@@ -80,7 +81,7 @@ def examine(
     problems: list[str] = []
     merged = layers.merge(
         [
-            *([FileLoader(Path(file), problems)] if file else []),
+            *([FileLoader(Path(file), problems, _copy(file, environ))] if file else []),
             EnvironmentLoader(environ, problems),
             *([layers.CodeLoader(code)] if code else []),
             *([layers.FlagLoader(flags, problems)] if flags else []),
@@ -96,6 +97,13 @@ def examine(
     except ConfigError as error:
         return Loaded(None, {}, (str(error),))
     return Loaded(config, {key: said.get(key, DEFAULT) for key in options()}, ())
+
+
+def _copy(file: Path | str, environ: Mapping[str, str]) -> Path | None:
+    """Where chicoryd keeps what stood in *file* when it read it: somebody may be writing it anew."""
+    copy = environ.get(COPY_VARIABLE)
+    mine = copy and str(file) == environ.get(FILE_VARIABLE) and os.path.exists(copy)
+    return Path(copy) if copy and mine else None
 
 
 def place(values: dict[str, object], said: dict[str, str], file: Path | None) -> None:

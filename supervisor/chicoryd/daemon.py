@@ -19,6 +19,7 @@ from chicoryd.plan import Plan
 from chicoryd.roster import muster
 from chicoryd.settings import Settings, SettingsError, load
 from chicoryd.sink import say
+from chicoryd.snapshot import Snapshots
 from chicoryd.spawn import Entries, Spawner, children, prepare, sweep
 
 
@@ -82,20 +83,26 @@ def _serve(settings: Settings, environ: Mapping[str, str], entries: Entries) -> 
     prepare()
     name = identity()
 
-    def plan(read: Settings) -> Plan:
-        return read.plan(name, watchdog(environ))
+    copies = Snapshots(settings.config)
+
+    def plan(kept: Path | None = None) -> Plan:
+        try:
+            copy = copies.take(kept)
+        except OSError as error:
+            raise SettingsError(f"cannot read {settings.config}: {error.strerror}") from error
+        return load(settings.config, environ, copy).plan(name, watchdog(environ), copy)
 
     log(f"starting {settings.workers} workers from {settings.config}, state in {state_dir}, pid {os.getpid()}")
     words = state_dir / "last-words"
     words.unlink(missing_ok=True)
     spawner = Spawner(entries, settings.config, environ, words)
     loop = Loop(
-        muster(plan(settings), time.monotonic()),
+        muster(plan(), time.monotonic()),
         spawner,
         control,
         Notifier(environ),
         log,
-        lambda: plan(load(settings.config, environ)),
+        lambda: plan(Path(loop.fleet.plan.settings)),
     )
     code = loop.run()
     if swept := sweep(theirs):

@@ -14,7 +14,7 @@ class Role(StrEnum):
     """What a child is there for."""
 
     SERVER = "server"
-    TEMPLATE = "template"  # has imported the app, and forks workers
+    TEMPLATE = "template"  # has imported the app, and forks the scheduler and workers
     SCHEDULER = "scheduler"
     WORKER = "worker"
     CHECK = "check"  # examines new settings before anything relies on them
@@ -105,13 +105,14 @@ Event = Started | StartFailed | Said | HungUp | Exited | Asked | HaveRead | Woke
 class Start:
     """Start a child; the answer is Started or StartFailed, at once or later.
 
-    template: the pid of the template to fork it from; None is a fresh process.
+    template: the pid of the template to fork it from; None is a fresh process, which reads the file *settings*.
     first: whether the daemon never worked yet, so that a failure will be the last thing it tells.
     """
 
     role: Role
     consumer: str
     template: int | None
+    settings: str
     first: bool
 
 

@@ -8,6 +8,7 @@ class Plan:
     """All that a reload may change, and what it must not.  Times are seconds.
 
     identity: `host:boot:supervisor`, the part of a consumer's name that makes it unlike that of any other daemon.
+    settings: the file that children read them from.
     fixed: settings that cannot change while the daemon runs, as (name, value).
     embedded: whether the broker is the daemon's own server.
     forks: whether workers are forked from a template, and not started one by one.
@@ -22,6 +23,7 @@ class Plan:
     """
 
     identity: str
+    settings: str = ""
     fixed: tuple[tuple[str, str], ...] = ()
     workers: int = 2
     embedded: bool = True

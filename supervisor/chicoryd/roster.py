@@ -174,6 +174,11 @@ def wanted(fleet: Fleet, slot: Slot) -> bool:
 
 def method(fleet: Fleet, slot: Slot) -> tuple[int, bool]:
     """Generation, and whether it is forked, of the child that *slot* would get now."""
+    if slot.role is Role.SCHEDULER:
+        # From the template it gets the code that its workers have, whatever is on the disk by now.  But it is missed by
+        # all of them: once the fleet has worked it waits for no template that died, or left as the fleet stops.
+        at_hand = not fleet.ready or template(fleet, fleet.generation) is not None
+        return fleet.generation, fleet.forks and not fleet.stopping and at_hand
     if slot.role is Role.WORKER and slot.name == slot.seat:
         return fleet.aim
     if fleet.roll is not None and slot.generation == fleet.roll.number:
@@ -196,11 +201,11 @@ def may_start(fleet: Fleet, slot: Slot) -> bool:
     alone = slot.role in (Role.SERVER, Role.TEMPLATE, Role.CHECK)
     if not alone and any(server.state is not State.READY for server in fleet.of(Role.SERVER)):
         return False
-    if slot.role is not Role.WORKER:
-        return True
     generation, forked = method(fleet, slot)
+    if forked and template(fleet, generation) is None:
+        return False
     booting = [other for other in fleet.of(Role.WORKER) if other.state in (State.STARTING, State.BOOTING)]
-    return len(booting) < fleet.plan.parallel and not (forked and template(fleet, generation) is None)
+    return slot.role is not Role.WORKER or len(booting) < fleet.plan.parallel
 
 
 def begin_to_stop(fleet: Fleet, text: str, now: float, code: int = 0) -> Step:

@@ -64,14 +64,15 @@ class Settings:
     log_format: str
     log_file: Path | None
 
-    def plan(self, identity: str, watchdog: float | None) -> Plan:
-        """What these settings make of the fleet of the daemon called *identity*."""
+    def plan(self, identity: str, watchdog: float | None, source: Path) -> Plan:
+        """What these settings, which stand in *source*, make of the fleet of the daemon called *identity*."""
         fixed = [("supervisor.state_dir", str(self.state_dir)), ("broker.type = embedded", str(self.embedded))]
         fixed += [("log.format", self.log_format), ("log.file", str(self.log_file))]
         if self.embedded:
             fixed.append(("broker.state_dir", str(self.broker_dir)))
         return Plan(
             identity=identity,
+            settings=str(source),
             fixed=tuple(fixed),
             watchdog=watchdog,
             **attrs.asdict(self, filter=lambda field, _: field.name in _PLANNED),
@@ -81,10 +82,13 @@ class Settings:
 _PLANNED = {field.name for field in attrs.fields(Plan)}
 
 
-def load(config: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings in *config*, where *environ* (`CHICORY_SUPERVISOR_WORKERS`, ...) does not say otherwise."""
+def load(config: Path, environ: Mapping[str, str], copy: Path | None = None) -> Settings:
+    """The settings in *config*, where *environ* (`CHICORY_SUPERVISOR_WORKERS`, ...) does not say otherwise.
+
+    copy: of that file, to be read instead.
+    """
     config = config.absolute()
-    read = _Reader(config, _parse(config), environ)
+    read = _Reader(config, _parse(config, copy or config), environ)
     state_dir = read("broker", "state_dir", ".chicory", str)
     heartbeat = read("worker", "heartbeat_interval", 5.0, float)
     grace = read("worker", "shutdown_timeout", 30.0, float)
@@ -145,9 +149,9 @@ def _salvage(config: Path) -> Mapping[str, Any]:
     return tables
 
 
-def _parse(config: Path) -> Mapping[str, Any]:
+def _parse(config: Path, source: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
+        return tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {config}: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not UTF-8

@@ -74,7 +74,7 @@ class Spawner:
                 pid = os.posix_spawn(
                     sys.executable,
                     command,
-                    self._inherited() | self._own(wish),
+                    self._inherited() | self._own(wish) | {"CHICORYD_SETTINGS": wish.settings},
                     file_actions=[
                         *((os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in kept),
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -96,7 +96,9 @@ class Spawner:
             words = own.pop("CHICORYD_LAST_WORDS", "")
             title = wish.consumer.split(":")[-2]
             try:
-                template.hand({"t": "fork", "environ": own, "words": words, "title": title}, theirs.fileno())
+                entry = self.entries.command(wish.role)[-1]
+                message = {"t": "fork", "entry": entry, "environ": own, "words": words, "title": title}
+                template.hand(message, theirs.fileno())
             except OSError:
                 ours.close()
                 raise

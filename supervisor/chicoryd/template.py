@@ -1,8 +1,9 @@
 """The template of a generation: `python -m chicoryd.template module:function`.
 
-It imports the app once and forks a worker whenever chicoryd asks, so that workers start in a few milliseconds and
-share the memory of all that was imported.  A fork copies one thread and every open file: what the import started or
-connected would be broken in the copy, or shared by all of them.  So it looks first, and rather does not fork.
+It imports the app once and forks a scheduler or a worker whenever chicoryd asks, so that they start in a few
+milliseconds, share the memory of all that was imported, and have the code that was there then.  A fork copies one
+thread and every open file: what the import started or connected would be broken in the copy, or shared by all of them.
+So it looks first, and rather does not fork.
 """
 
 import array
@@ -16,15 +17,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from chicoryd.child import last_words, live
 from chicoryd.sink import say
 
-LIFELINE = 3  # of the template, and then of each worker
+LIFELINE = 3  # of the template, and then of each that it forks
 
 
 def main() -> None:
-    """Get ready, fork on request, and end when chicoryd says so or has gone; a worker goes on from here."""
+    """Get ready, fork on request, and end when chicoryd says so or has gone; whoever is forked goes on from here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     entry = sys.argv[1]
     sys.argv = [entry]
@@ -45,13 +47,14 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         _send(line, t="ready")
-        words = _serve(line)
-    if words is not None:
+        asked = _serve(line)
+    if asked is not None:
         gc.enable()
-        if words:
-            os.environ["CHICORYD_LAST_WORDS"] = words
+        if asked["words"]:
+            os.environ["CHICORYD_LAST_WORDS"] = asked["words"]
+        sys.argv = [asked["entry"]]
         with last_words():
-            live(entry)
+            live(asked["entry"])
 
 
 class _noted_threads:  # noqa: N801
@@ -111,8 +114,8 @@ def _address(address: object) -> str:
     return ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address or "this process")  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _serve(line: socket.socket) -> str | None:
-    """Fork as asked.  None when that is over; in a worker, where its last words belong."""
+def _serve(line: socket.socket) -> dict[str, Any] | None:
+    """Fork as asked.  None when that is over; in who was forked, what was asked for."""
     heard = b""
     lifelines: list[int] = []
     while True:
@@ -131,17 +134,17 @@ def _serve(line: socket.socket) -> str | None:
             if message["t"] == "fork":
                 lifeline = lifelines.pop(0)
                 if _fork(lifeline):
-                    line.detach()  # its number is the worker's lifeline now
+                    line.detach()  # its number is the child's lifeline now
                     for other in lifelines:
                         os.close(other)
                     os.environ |= message["environ"]
                     Path("/proc/self/comm").write_text(message["title"])
-                    return str(message["words"])
+                    return message
                 os.close(lifeline)
 
 
 def _fork(lifeline: int) -> bool:
-    """True in a new worker.  Forked twice, it is an orphan, and so becomes a child of chicoryd.
+    """True in the new child.  Forked twice, it is an orphan, and so becomes a child of chicoryd.
 
     If that fails, the lifeline closes without a word, which says it.
     """

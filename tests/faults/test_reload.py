@@ -141,5 +141,27 @@ async def test_a_bad_reload_is_refused_and_changes_nothing(tree, app, spoil):
     assert len(tree.ledger.runs()) == len(tree.ledger.sent)
 
 
+async def test_whoever_starts_again_reads_the_settings_that_are_in_force_and_not_a_file_half_written(tree, app):
+    good = tree.config.read_text()
+    slots = {slot["slot"]: slot["pid"] for slot in tree.status()["slots"]}
+    try:
+        tree.config.write_text(good + "[worker\n")
+        for pid in (slots["scheduler"], slots["template"], slots["worker-1"]):
+            tree.kill(pid)
+
+        def all_back():
+            now = {slot["slot"]: slot["pid"] for slot in tree.status()["slots"] if slot["state"] == "ready"}
+            return now.keys() == slots.keys() and sum(now[name] != slots[name] for name in slots) == 3
+
+        await until(all_back, "all are back")
+        await probe(tree, app, 2.0)
+        # In force is what was read, and a reload is what reads.
+        refused = await trio.to_thread.run_sync(tree.run, "reload")
+        assert refused.returncode == 1
+    finally:
+        tree.config.write_text(good)
+    await close_books(tree, app)
+
+
 async def test_the_daemon_ends_well_and_leaves_nothing(shared_tree):
     assert await shared_tree.stop() == 0

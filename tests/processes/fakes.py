@@ -66,6 +66,7 @@ def child():
         sid=os.getsid(0),
         parent=os.getppid(),
         code=CODE,
+        settings=Path(os.environ["CHICORYD_SETTINGS"]).read_text(),
         title=Path("/proc/self/comm").read_text().strip(),
         ignores_pipes=signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN,
         sigint_ignored=signal.getsignal(signal.SIGINT) is signal.SIG_IGN,

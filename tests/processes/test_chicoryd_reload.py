@@ -90,6 +90,20 @@ def test_a_hundred_hangups_in_a_second_are_at_most_two_reloads_and_leak_nothing(
     assert daemon.command("stop").returncode == 0
 
 
+def test_children_read_the_settings_that_are_in_force_and_not_those_that_are_being_written(daemon):
+    daemon.start().until_ready()
+    before = daemon.config.read_text()
+
+    daemon.config.write_text(before + "# new\n")
+    os.kill(daemon.facts(who="scheduler", what="ready")[0]["pid"], signal.SIGKILL)
+    daemon.until_noted(who="scheduler", what="ready", count=2)
+    assert daemon.command("reload").returncode == 0
+    daemon.until_noted(who="scheduler", what="ready", count=3)
+
+    read = [start["settings"] for start in daemon.facts(who="scheduler", what="start")]
+    assert read == [before, before, before + "# new\n"]
+
+
 def test_a_stop_in_the_middle_of_a_reload_is_a_stop(daemon):
     daemon.start().until_ready()
     daemon.tell("worker", "mute")

@@ -61,7 +61,7 @@ def test_the_log_lies_beside_the_file_and_does_not_change_while_the_daemon_runs(
     settings = load(config, {})
 
     assert (settings.log_format, settings.log_file) == ("json", config.parent / "logs/chicory.log")
-    assert dict(settings.plan("me", None).fixed)["log.file"] == str(settings.log_file)
+    assert dict(settings.plan("me", None, config).fixed)["log.file"] == str(settings.log_file)
     assert load(config, {"CHICORY_LOG_FILE": ""}).log_file is None
 
 

@@ -175,7 +175,8 @@ class Kernel:
             assert servers[0].ready, "started before the server was ready"
         if role is Role.WORKER:
             booting = [c for c in self.children.values() if c.role is Role.WORKER and not c.ready and not c.killed]
-            booting = [c for c in booting if not c.leaving] + list(self.asked_for)
+            booting = [c for c in booting if not c.leaving]
+            booting += [start for start in self.asked_for.values() if start.role is Role.WORKER]
             assert len(booting) < self.fleet.plan.parallel
         if action.template is not None:
             template = self.children[action.template]
@@ -849,17 +850,47 @@ def forking(**changes):
     return kernel
 
 
-def test_workers_are_forked_from_the_template_when_it_is_ready():
+def test_workers_and_the_scheduler_are_forked_from_the_template_when_it_is_ready():
     kernel = Kernel(plan(forks=True))
     assert kernel.names() == ["server", "template"]
 
     kernel.say_ready(kernel.one("server").pid)
-    assert kernel.names() == ["scheduler", "server", "template"]
+    assert kernel.names() == ["server", "template"]
     template = kernel.one("template").pid
     kernel.say_ready(template)
 
     assert kernel.names() == ["scheduler", "server", "template", "worker-1", "worker-2"]
-    assert {child.template for child in kernel.all(Role.WORKER)} == {template}
+    assert {child.template for child in kernel.all() if child.role in (Role.WORKER, Role.SCHEDULER)} == {template}
+
+
+def test_a_scheduler_that_dies_waits_for_no_template_once_the_fleet_has_worked():
+    kernel = forking()
+    template = kernel.one("template").pid
+    kernel.exit(kernel.one("scheduler").pid, -9)
+    assert kernel.one("scheduler").template == template
+    kernel.say_ready(kernel.one("scheduler").pid)
+
+    kernel.exit(template, -9)
+    kernel.rest(60)
+    kernel.exit(kernel.one("scheduler").pid, -9)
+
+    assert kernel.one("scheduler").template is None
+    kernel.settle()
+    assert kernel.fleet.find("scheduler").generation == kernel.fleet.generation
+
+
+def test_a_reload_forks_the_scheduler_from_the_new_template_and_a_stop_needs_none():
+    kernel = forking()
+    kernel.reload()
+    kernel.settle()
+    assert kernel.one("scheduler").template == kernel.one("template").pid
+    assert kernel.fleet.find("scheduler").generation == 2
+
+    kernel.post(Asked("SIGTERM"))
+    kernel.exit(kernel.one("template").pid, 0)
+    kernel.exit(kernel.one("scheduler").pid, -9)
+
+    assert kernel.one("scheduler").template is None
 
 
 def test_an_unfit_template_is_one_warning_and_workers_start_without_it():
