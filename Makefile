@@ -13,7 +13,7 @@ help: ## say what can be made
 run: $(VENV)/ready-to-run ## do a real job under chicoryd: measure Python's standard library, a task for each file
 	$(BIN)/python -m examples.census -c conf/chicory.toml
 
-test: $(VENV)/ready-to-test ## run all tests; installs redis-server when it is missing and that is allowed
+test: $(VENV)/ready-to-test ## run all tests; installs redis-server and rabbitmq-server when missing and that is allowed
 	.ci/need-server
 	$(BIN)/python -m pytest $(ARGS)
 

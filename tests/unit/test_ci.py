@@ -64,11 +64,20 @@ def test_the_first_python_that_is_new_enough_makes_the_environment(bare):
 def test_a_missing_server_is_a_note_and_under_ci_a_failure(bare, ci, code):
     assert tool(bare, "need-server", CI=ci)[0] == code
     assert "no redis-server of 7.0 or newer (found: none)" in tool(bare, "need-server", CI=ci)[1]
+    assert "no rabbitmq-server" in tool(bare, "need-server", CI=ci)[1]
+
+
+@pytest.mark.parametrize("there", ["redis-server", "rabbitmq-server"])
+def test_one_server_of_two_is_not_enough(bare, there):
+    add(bare, there, "echo Redis server v=7.0.15 sha=0")
+
+    assert tool(bare, "need-server", CI="true")[0] == 1
 
 
 @pytest.mark.parametrize(("version", "code"), [("6.0.16", 1), ("7.0.15", 0), ("8.2.1", 0)])
 def test_a_server_must_be_new_enough(bare, version, code):
     add(bare, "redis-server", f"echo Redis server v={version} sha=0")
+    add(bare, "rabbitmq-server", "")
 
     assert tool(bare, "need-server", CI="true")[0] == code
 
@@ -79,7 +88,16 @@ def test_a_missing_server_is_installed_where_that_is_allowed(bare):
 
     tool(bare, "need-server")
 
-    assert (bare / "asked").read_text().splitlines()[:2] == [
-        "update -qq",
-        "install -qq -y --no-install-recommends redis-server",
-    ]
+    asked = (bare / "asked").read_text().splitlines()
+    assert asked[:2] == ["update -qq", "install -qq -y --no-install-recommends redis-server"]
+    assert asked[-1] == "install -qq -y --no-install-recommends rabbitmq-server"
+
+
+def test_a_server_that_the_installation_started_is_stopped(bare):
+    add(bare, "id", "echo 0")
+    add(bare, "apt-get", f'case "$*" in *rabbitmq-server) echo >> {bare}/rabbitmq-server;; esac')
+    add(bare, "systemctl", f'echo "$@" >> {bare}/told')
+
+    tool(bare, "need-server")
+
+    assert (bare / "told").read_text().splitlines()[-1] == "disable --now rabbitmq-server"
