@@ -5,25 +5,22 @@ ever reads another call's answer.  What the server or the network says wrong bec
 Parsing and packing are hiredis'.
 """
 
-import contextlib
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import hiredis
 import trio
 
 from chicory.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from chicory.links.redis_address import Address
+from chicory.links.stream import Stream, open_stream
 
 # Its stub allows one argument only.
 pack_command = cast("Callable[[Sequence[str | int | float | bytes]], bytes]", hiredis.pack_command)
 
 _CHUNK = 256 * 1024
-# A peer that vanished without a word is noticed within this many seconds (idle, and with bytes on the way).
-_SILENCE = 15
 
 
 class ServerError(BrokerError):
@@ -55,61 +52,10 @@ def classify(text: str) -> BrokerError:
     return ServerError(text)
 
 
-class _Stream(Protocol):
-    async def send_all(self, data: bytes) -> None: ...
-    async def receive_some(self, size: int) -> bytes: ...
-    def close(self) -> None: ...
-
-
-class _PlainStream:
-    """A socket with one suspension a round trip: sends go out at once, reads wait first.
-
-    trio.SocketStream adds a checkpoint to each, which is a third of a round trip on loopback.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-
-    async def send_all(self, data: bytes) -> None:
-        view = memoryview(data)
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                view = view[self._socket.send(view) :]
-            if not view:
-                return
-            await trio.lowlevel.wait_writable(self._socket)
-
-    async def receive_some(self, size: int) -> bytes:
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                return self._socket.recv(size)
-            except BlockingIOError:
-                continue
-
-    def close(self) -> None:
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
-
-
-class _TLSStream:
-    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]") -> None:
-        self._stream = stream
-
-    async def send_all(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def receive_some(self, size: int) -> bytes:
-        return bytes(await self._stream.receive_some(size))
-
-    def close(self) -> None:
-        self._stream.transport_stream.socket.close()
-
-
 class Connection:
     """A conversation with one server.  Open it with `connect`."""
 
-    def __init__(self, stream: _Stream, address: Address) -> None:
+    def __init__(self, stream: Stream, address: Address) -> None:
         self._stream = stream
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self.address = address
@@ -230,7 +176,9 @@ async def connect(address: Address, *, timeout: float, name: str = "chicory") ->
     connection: Connection | None = None
     try:
         with trio.fail_after(timeout):
-            connection = Connection(await _open_stream(address), address)
+            connection = Connection(
+                await open_stream(address.host, address.port, path=address.path, tls=address.tls), address
+            )
             await _log_in(connection, name, timeout)
     except BaseException as error:
         if connection is not None:
@@ -244,46 +192,6 @@ async def connect(address: Address, *, timeout: float, name: str = "chicory") ->
             raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
         raise
     return connection
-
-
-async def _open_stream(address: Address) -> _Stream:
-    if address.path is not None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.connect(address.path)
-            await trio.lowlevel.checkpoint()
-        except BaseException:
-            sock.close()
-            raise
-        return _PlainStream(sock)
-    stream = await trio.open_tcp_stream(address.host, address.port)
-    _watch(stream.socket)
-    if address.tls is not None:
-        secure = trio.SSLStream(stream, address.tls, server_hostname=address.host)
-        try:
-            await secure.do_handshake()
-        except BaseException:
-            stream.socket.close()
-            raise
-        return _TLSStream(secure)
-    sock = socket.socket(fileno=stream.socket.detach())
-    sock.setblocking(False)
-    return _PlainStream(sock)
-
-
-def _watch(sock: trio.socket.SocketType) -> None:
-    """Ask the kernel to notice a dead peer."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", _SILENCE // 3),
-        ("TCP_KEEPINTVL", _SILENCE // 5),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", _SILENCE * 1000),
-    ):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 async def _log_in(connection: Connection, name: str, timeout: float) -> None:
