@@ -6,9 +6,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, final, overload
 
-from chicory.config import ChicoryConfig, RedisBrokerConfig, evolve, load_config
+from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
-from chicory.drivers import check_url, open_backend, open_broker
+from chicory.drivers import broker_of, check_backend, open_backend, open_broker
 from chicory.errors import DuplicateTaskError, TaskNotFoundError, UsageError
 from chicory.result import AsyncResult
 from chicory.secret import SecretStr
@@ -249,13 +249,17 @@ def _with_broker(said: ChicoryConfig, broker: "BrokerType | str | Broker | None"
     if isinstance(broker, BrokerType):
         return evolve(said, broker=evolve(said.broker, type=broker))
     if isinstance(broker, str):
-        redis = evolve(said.broker.redis, url=SecretStr(check_url(broker)))
-        return evolve(said, broker=evolve(said.broker, type=BrokerType.REDIS, redis=redis))
+        kind = broker_of(broker)
+        section = said.broker.rabbitmq if kind is BrokerType.RABBITMQ else said.broker.redis
+        server = {kind.value: evolve(section, url=SecretStr(broker))}
+        return evolve(said, broker=evolve(said.broker, type=kind, **server))
     # An object says of itself what it is, so that a fitting backend can be found for it.
     if getattr(broker, "in_process", False):
         return evolve(said, broker=evolve(said.broker, type=BrokerType.MEMORY))
-    if isinstance(redis := getattr(broker, "config", None), RedisBrokerConfig):
-        return evolve(said, broker=evolve(said.broker, type=BrokerType.REDIS, redis=redis))
+    if isinstance(config := getattr(broker, "config", None), RedisBrokerConfig):
+        return evolve(said, broker=evolve(said.broker, type=BrokerType.REDIS, redis=config))
+    if isinstance(config, RabbitMQBrokerConfig):
+        return evolve(said, broker=evolve(said.broker, type=BrokerType.RABBITMQ, rabbitmq=config))
     return said
 
 
@@ -263,7 +267,7 @@ def _with_backend(said: ChicoryConfig, backend: "BackendType | str | Backend | N
     if isinstance(backend, BackendType):
         return evolve(said, backend=evolve(said.backend, type=backend))
     if isinstance(backend, str):
-        redis = evolve(said.backend.redis, url=SecretStr(check_url(backend)))
+        redis = evolve(said.backend.redis, url=SecretStr(check_backend(backend)))
         return evolve(said, backend=evolve(said.backend, type=BackendType.REDIS, redis=redis))
     return said
 

@@ -1,11 +1,13 @@
 """Makes the broker and the backend that an app asks for.  Each driver is imported only by those who use it."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, assert_never
 
 from chicory.config import ChicoryConfig
 from chicory.config.section import evolve
 from chicory.embedded import not_running, socket_url
 from chicory.errors import ConfigError, did_you_mean
+from chicory.outcome import most_shared
 from chicory.secret import SecretStr
 from chicory.types import BackendType, BrokerType
 
@@ -13,16 +15,27 @@ if TYPE_CHECKING:
     from chicory.backends.base import Backend
     from chicory.brokers.base import Broker
 
-_SCHEMES = ("redis", "rediss", "unix")
+_REDIS: Mapping[str, BrokerType] = dict.fromkeys(("redis", "rediss", "unix"), BrokerType.REDIS)
+_BROKERS: Mapping[str, BrokerType] = {**_REDIS, **dict.fromkeys(("amqp", "amqps"), BrokerType.RABBITMQ)}
 
 
-def check_url(url: str) -> str:
-    """*url*, when a driver speaks its scheme; else ConfigError."""
-    scheme = url.partition("://")[0] if "://" in url else ""
-    if scheme not in _SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ConfigError(f"no broker speaks the URL scheme {scheme!r}{did_you_mean(scheme, _SCHEMES)} Known: {known}")
+def broker_of(url: str) -> BrokerType:
+    """The broker that speaks the scheme of *url*; ConfigError when none does."""
+    return _known(url, _BROKERS, "broker")
+
+
+def check_backend(url: str) -> str:
+    """*url*, when a backend speaks its scheme; else ConfigError."""
+    _known(url, _REDIS, "backend")
     return url
+
+
+def _known(url: str, schemes: Mapping[str, BrokerType], what: str) -> BrokerType:
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in schemes:
+        known = ", ".join(f"{scheme}://" for scheme in schemes)
+        raise ConfigError(f"no {what} speaks the URL scheme {scheme!r}{did_you_mean(scheme, schemes)} Known: {known}")
+    return schemes[scheme]
 
 
 def open_broker(config: ChicoryConfig) -> "Broker":
@@ -42,14 +55,22 @@ def open_broker(config: ChicoryConfig) -> "Broker":
         case BrokerType.REDIS:
             redis, hint = config.broker.redis, ""
         case BrokerType.RABBITMQ:
-            raise ConfigError("this version speaks Redis Streams only; use BrokerType.REDIS or BrokerType.EMBEDDED")
+            return _open_rabbitmq(config)
         case _:
             assert_never(config.broker.type)
     try:
         from chicory.brokers.redis import RedisBroker
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing("Redis", error) from error
     return RedisBroker(redis, hint=hint)
+
+
+def _open_rabbitmq(config: ChicoryConfig) -> "Broker":
+    try:
+        from chicory.brokers.rabbitmq import RabbitMQBroker
+    except ImportError as error:
+        raise _missing("RabbitMQ", error) from error
+    return RabbitMQBroker(config.broker.rabbitmq, most=most_shared(config.worker.max_deliveries))
 
 
 def open_backend(config: ChicoryConfig) -> "Backend | None":
@@ -71,7 +92,7 @@ def open_backend(config: ChicoryConfig) -> "Backend | None":
     try:
         from chicory.backends.redis import RedisBackend
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing("Redis", error) from error
     return RedisBackend(redis, hint=hint)
 
 
@@ -83,5 +104,6 @@ def _socket(config: ChicoryConfig) -> SecretStr:
     return SecretStr(socket_url(_state_dir(config)))
 
 
-def _missing(error: ImportError) -> ConfigError:
-    return ConfigError(f"Redis needs another package ({error}); install it with: pip install 'chicoryd[redis]'")
+def _missing(server: str, error: ImportError) -> ConfigError:
+    extra = server.lower()
+    return ConfigError(f"{server} needs another package ({error}); install it with: pip install 'chicoryd[{extra}]'")

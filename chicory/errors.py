@@ -11,9 +11,10 @@ ChicoryError
 │   └── DelayError             a delay that is negative, not a number or out of range
 ├── BrokerError                they: the broker or the way to it
 │   ├── BrokerUnavailable      cannot be reached now; trying again later may work
+│   │   └── BrokerBlocked      takes no messages for now, for lack of memory or disk; nothing was sent
 │   ├── BrokerRefused          answers, and will not do: wrong password, too old, evicting keys
 │   ├── BrokerFull             out of memory
-│   ├── QueueFull              the queue has reached `max_stream_length`
+│   ├── QueueFull              the queue has reached its limit
 │   └── PublishUnknown         no answer: the message may or may not be there; repeating it with the same id is safe
 ├── LeaseLost                  neither: this worker was taken for dead, its deliveries went to others
 └── ResultError
@@ -86,6 +87,10 @@ class BrokerError(ChicoryError):
 
 class BrokerUnavailable(BrokerError):
     """The broker cannot be reached now; trying again later may work."""
+
+
+class BrokerBlocked(BrokerUnavailable):
+    """The broker takes no messages for now, for lack of memory or disk; nothing was sent, and work goes on."""
 
 
 class BrokerRefused(BrokerError):

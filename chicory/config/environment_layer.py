@@ -10,9 +10,6 @@ from chicory.config.layers import Layer
 from chicory.config.options import PREFIX, options, sections, variable
 from chicory.errors import did_you_mean
 
-# Promised in the environment of the RabbitMQ broker, whose settings come with its driver: until then nobody reads them.
-FOREIGN = f"{PREFIX}BROKER_RABBITMQ_"
-
 
 class EnvironmentLoader(EnvLoader):
     """CHICORY_<SECTION>_<KEY>, from the mapping given."""
@@ -42,5 +39,5 @@ class EnvironmentLoader(EnvLoader):
         known = {variable(key) for option in options().values() for key in (option.key, option.file_key) if key}
         prefixes = tuple(f"{variable(section)}_" for section in sections())
         for name in sorted(self.environ.keys() - known):
-            if name.startswith(prefixes) and not name.startswith(FOREIGN):
+            if name.startswith(prefixes):
                 self.layer.problems.append(f"no setting belongs to the variable {name!r}{did_you_mean(name, known)}")

@@ -272,7 +272,7 @@ class RedisUrl(Secret):
     def check(self, value: object) -> SecretStr:
         url = super().check(value)
         if not self.usable(url.get_secret_value()):
-            raise ValueError("not a URL of Redis")
+            raise ValueError("not a URL of this broker")
         return url
 
     def usable(self, url: str) -> bool:
@@ -284,6 +284,13 @@ class RedisUrl(Secret):
             return False
         place = parts.path if parts.scheme == "unix" else parts.hostname
         return parts.scheme in self.SCHEMES and bool(place) and port != 0
+
+
+class RabbitMQUrl(RedisUrl):
+    """Where a RabbitMQ is, with its password."""
+
+    wants = "a URL such as 'amqp://user:password@host:5672/vhost' or 'amqps://...'"
+    SCHEMES = ("amqp", "amqps")
 
 
 def one_of(words: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from chicory.config.rules import (
     Member,
     Name,
     Names,
+    RabbitMQUrl,
     RedisUrl,
     Seconds,
     Secret,
@@ -33,6 +34,7 @@ from chicory.types import BackendType, BrokerType
 CONNECTION = ("host", "port", "db", "username", "password", "url")
 
 OnLeaseLoss = Literal["cancel", "finish"]
+QueueType = Literal["classic", "quorum"]
 StartMethod = Literal["template", "exec"]
 LogFormat = Literal["console", "json"]
 
@@ -71,6 +73,37 @@ class RedisBrokerConfig(Section):
 
 
 @settings
+class RabbitMQBrokerConfig(Section):
+    """A RabbitMQ of yours as the broker, and how its queues are used.
+
+    url: overrides host, port, username, password and vhost; `amqps://` is TLS.
+    durable: queues and messages outlive the server.
+    queue_type: "quorum" keeps several copies in a cluster.
+    queue_max_length: publishing to a queue in which this many messages wait raises QueueFull.
+    dlq_max_length: the oldest dead letters beyond this are dropped.
+    max_priority: priorities from 0 to this; classic queues only.
+    heartbeat: the server takes a worker for dead that was silent for twice as long.
+    """
+
+    section: ClassVar[str] = "broker.rabbitmq"
+
+    host: str = setting(default="localhost", converter=Text())
+    port: int = setting(default=5672, converter=Integer(1, 65535))
+    vhost: str = setting(default="/", converter=Text())
+    username: str = setting(default="guest", converter=Text())
+    password: SecretStr = setting(default=SecretStr("guest"), converter=Secret())
+    url: SecretStr | None = setting(default=None, converter=Maybe(RabbitMQUrl()))
+    durable: bool = setting(default=True, converter=Switch())
+    queue_type: QueueType = setting(default="classic", converter=Word[QueueType]("classic", "quorum"))
+    queue_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
+    dlq_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
+    max_priority: int | None = setting(default=None, converter=Maybe(Integer(1, 255)))
+    heartbeat: float = setting(default=30.0, converter=Seconds())
+    connect_timeout: float = setting(default=5.0, converter=Seconds())
+    publish_timeout: float = setting(default=10.0, converter=Seconds())
+
+
+@settings
 class BrokerConfig(Section):
     """Which broker, and where.
 
@@ -83,6 +116,7 @@ class BrokerConfig(Section):
     type: BrokerType = setting(default=BrokerType.EMBEDDED, converter=Member(BrokerType))
     state_dir: str | None = setting(default=None, converter=Maybe(Folder()))
     redis: RedisBrokerConfig = subsection(factory=RedisBrokerConfig)
+    rabbitmq: RabbitMQBrokerConfig = subsection(factory=RabbitMQBrokerConfig)
 
 
 @settings
@@ -211,8 +245,11 @@ class ChicoryConfig(Section):
 
     def __attrs_post_init__(self) -> None:
         interval = self.worker.heartbeat_interval
-        lease = self.broker.redis.claim_min_idle_ms / 1000
-        limits = {"broker.redis.claim_min_idle_ms": lease, "worker.heartbeat_ttl": self.worker.heartbeat_ttl}
+        if self.broker.type is BrokerType.RABBITMQ:
+            leases = {"twice broker.rabbitmq.heartbeat": 2 * self.broker.rabbitmq.heartbeat}
+        else:
+            leases = {"broker.redis.claim_min_idle_ms": self.broker.redis.claim_min_idle_ms / 1000}
+        limits = {**leases, "worker.heartbeat_ttl": self.worker.heartbeat_ttl}
         key, limit = min(limits.items(), key=lambda item: item[1])
         # A third, so that two signs of life in a row may get lost without a worker being taken for dead.
         if interval <= limit / 3:

@@ -63,8 +63,7 @@ class Scheduler:
             try:
                 keeping = self._broker.keeper(self._queues)
                 if keeping is None:
-                    self._working.set()
-                    await trio.sleep_forever()
+                    await self._leave_it_to_the_broker()
                 else:
                     async with keeping as keeper:
                         await self._keep(keeper)
@@ -104,6 +103,17 @@ class Scheduler:
     async def buried(self) -> None:
         """Wait until whatever was reported dead has been given back."""
         await self._buried.wait()
+
+    async def _leave_it_to_the_broker(self) -> None:
+        """The broker gives back by itself what the dead held, so nobody need wait for that."""
+        await self._broker.ping()
+        self._outage.answered("schedule")
+        self._working.set()
+        while True:
+            self._wake = trio.Event()
+            self._deaths.clear()
+            self._buried.set()
+            await self._wake.wait()
 
     async def _keep(self, keeper: Keeper) -> None:
         async with trio.open_nursery() as nursery:

@@ -1,20 +1,25 @@
-"""Every test that asks for `broker` or `make` runs on every broker, and its books have to close at the end (M13)."""
+"""Every test that asks for `broker` or `make` runs on every broker, and its books have to close at the end (M13).
+
+What a broker cannot promise it says in `cannot`, with the reason; a test that needs just that is marked with the same
+words, `needs("deduplication")`, and left out for this broker alone.
+"""
 
 from functools import partial
 
 import pytest
 import trio
 
-from tests.contract.harness import MemoryHarness, RedisHarness, imbalance
+from tests.contract.harness import MemoryHarness, RabbitHarness, RedisHarness, imbalance
+from tests.rabbit import rabbit_node
 from tests.servers import embedded_server, redis_server
 
-__all__ = ["embedded_server", "redis_server"]
+__all__ = ["embedded_server", "rabbit_node", "redis_server"]
 
 # The queues that tests use: after each, the books of all of them are asked to close.
 QUEUES = ("default", "other")
 
 
-@pytest.fixture(params=["memory", "redis", "embedded"])
+@pytest.fixture(params=["memory", "redis", "embedded", "rabbitmq"])
 def kind(request):
     return request.param
 
@@ -24,6 +29,11 @@ def harness_type(kind, request):
     """Makes a harness out of lease, result_ttl, joined, max_stream_length, dlq_max_length and max_priority."""
     if kind == "memory":
         return MemoryHarness
+    if kind == "rabbitmq":
+        for need in request.node.iter_markers("needs"):
+            # A need that no broker lacks is a misspelt one: KeyError.
+            pytest.skip(RabbitHarness.cannot[need.args[0]])
+        return partial(RabbitHarness, request.getfixturevalue("rabbit_node"))
     return partial(RedisHarness, request.getfixturevalue(f"{kind}_server"))
 
 

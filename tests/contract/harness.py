@@ -4,16 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import trio
 
 from chicory.backends.base import Backend
-from chicory.brokers.base import Broker, Consumer, Delivery, Settlement
+from chicory.brokers.base import Broker, Consumer, Delivery, Settlement, life
 from chicory.ids import new_id
 from chicory.outcome import Dead, Done, Failed, Outcome, Release, RetryIn
 from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
 from chicory.wire import pack_record
+from tests.rabbit import RabbitNode
 from tests.servers import Server
 
 OOPS = Failure("ValueError", "oops", "Traceback: ...")
@@ -25,6 +26,8 @@ class Harness(Protocol):
 
     broker: Broker
     backend: Backend
+    # What its broker cannot promise, and why.
+    cannot: ClassVar[dict[str, str]]
 
     async def inject(self, queue: str, raw: bytes) -> None:
         """Put *raw* into the queue as a foreign program would."""
@@ -32,6 +35,8 @@ class Harness(Protocol):
 
 
 class MemoryHarness:
+    cannot: ClassVar[dict[str, str]] = {}
+
     def __init__(self, *, lease: float = 30.0, result_ttl: float = 86400, joined: bool = True, **limits: Any) -> None:
         from chicory.backends.memory import MemoryBackend
         from chicory.brokers.memory import MemoryBroker
@@ -49,6 +54,8 @@ class MemoryHarness:
 
 
 class RedisHarness:
+    cannot: ClassVar[dict[str, str]] = {}
+
     def __init__(
         self, server: Server, *, lease: float = 30.0, result_ttl: float = 86400, joined: bool = True, **limits: Any
     ) -> None:
@@ -70,6 +77,41 @@ class RedisHarness:
             client.xadd(f"{self.prefix}:stream:{queue}", {"data": raw, "task_id": "x"})
             # As the publisher of a foreign program is expected to keep the books too.
             client.hincrby(f"{self.prefix}:counters:{queue}", "published", 1)
+
+
+class RabbitHarness:
+    """RabbitMQ, with results kept elsewhere."""
+
+    # docs/brokers.md says it to users.
+    cannot: ClassVar[dict[str, str]] = {
+        "keeper": "RabbitMQ itself makes due messages ready, and gives back what a closed connection held",
+        "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
+        "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
+        "counting what is held": "RabbitMQ limits how many messages wait, whatever workers hold",
+    }
+
+    def __init__(
+        self, node: RabbitNode, *, lease: float = 30.0, result_ttl: float = 86400, joined: bool = True, **limits: Any
+    ) -> None:
+        from chicory.backends.memory import MemoryBackend
+        from chicory.brokers.rabbitmq import RabbitMQBroker
+        from chicory.config import RabbitMQBrokerConfig
+
+        if "max_stream_length" in limits:
+            limits["queue_max_length"] = limits.pop("max_stream_length")
+        url = limits.pop("url", None) or node.url(node.vhost())
+        self.broker = RabbitMQBroker(RabbitMQBrokerConfig(url=url, **limits))
+        self.backend = MemoryBackend(result_ttl=result_ttl)
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        from chicory.brokers.rabbitmq.mail import Parcel
+        from chicory.links.amqp_channel import Fate
+        from chicory.links.amqp_frames import Outgoing
+
+        names = self.broker._names_of(queue)
+        parcel = Parcel(names, Outgoing("", names.main, "", raw))
+        assert await self.broker._current_publisher().deliver([parcel]) == [Fate.TAKEN]
+        self.broker._books.note(queue, "published")
 
 
 def _join(harness: Harness, joined: bool) -> None:
@@ -145,21 +187,53 @@ async def bury(broker: Broker, *messages: TaskMessage, queue: str = "default") -
 
 
 async def promoted(broker: Broker, queue: str = "default") -> float | None:
-    """Promote what is due; returns the seconds until the next."""
-    async with broker.keeper([queue]) as keeper:
+    """Promote what is due; returns the seconds until the next.  Without a keeper, wait until nothing is delayed."""
+    keeping = broker.keeper([queue])
+    if keeping is None:
+        with trio.fail_after(10):
+            while (await broker.get_queue_sizes(queue)).delayed:
+                await trio.sleep(0.01)
+        return None
+    async with keeping as keeper:
         return await keeper.promote()
 
 
-async def taken_back(broker: Broker, count: int, queue: str = "default", *, dead: str | None = None) -> None:
-    """Reclaim until *count* deliveries have come back: a keeper may wait a lease before it trusts a silence."""
-    async with broker.keeper([queue]) as keeper:
+async def taken_back(
+    broker: Broker, count: int, *queues: str, dead: str | None = None, most: int | None = None
+) -> None:
+    """Reclaim until *count* deliveries have come back: a keeper may wait a lease before it trusts a silence.
+
+    Without a keeper, *dead* loses its connections, as if it had been killed.
+    """
+    queues = queues or ("default",)
+    keeping = broker.keeper(queues)
+    if keeping is None:
+        await _killed(broker, count, queues, dead, most)
+        return
+    async with keeping as keeper:
         with trio.fail_after(10):
-            while count > 0:
-                got = await keeper.reclaim(dead=dead, why="it was killed" if dead else "")
+            while True:
+                got = await keeper.reclaim(dead=dead, why="it was killed" if dead else "", most=most)
                 count -= got
+                if count <= 0:
+                    break
                 if not got:
                     await trio.sleep(0.02)
     assert count == 0
+
+
+async def _killed(broker: Any, count: int, queues: Sequence[str], dead: str | None, most: int | None) -> None:
+    async def ready() -> int:
+        return sum([(await broker.get_queue_sizes(queue)).ready for queue in queues])
+
+    broker._most = most
+    before = await ready() if dead else 0
+    for consumer in broker._consumers:
+        if dead is not None and life(consumer.name, dead):
+            consumer._connection.close()
+    with trio.fail_after(10):
+        while await ready() < before + count:
+            await trio.sleep(0.01)
 
 
 async def books(broker: Broker, queue: str = "default") -> Counter[str]:

@@ -122,6 +122,7 @@ async def test_a_replay_starts_anew_unless_told_otherwise(broker, reset, retries
     assert again.count == 1
 
 
+@pytest.mark.needs("joining")
 async def test_a_replayed_task_gets_its_new_result(broker, backend):
     one = message()
     await bury(broker, one)

@@ -14,7 +14,10 @@ from tests.contract.harness import OOPS, finish_all, message, nothing_comes, pro
 
 async def keep(broker, queues=("default",)):
     """A scheduler reduced to promotion."""
-    async with broker.keeper(queues) as keeper:
+    keeping = broker.keeper(queues)
+    if keeping is None:
+        return
+    async with keeping as keeper:
         while True:
             wait = await keeper.promote()
             with trio.move_on_after(math.inf if wait is None else wait):
@@ -36,6 +39,7 @@ async def test_m9_a_delayed_message_waits_and_is_not_early(broker):
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.needs("keeper")
 async def test_m9_nothing_comes_before_it_is_promoted_and_nothing_is_promoted_early(broker):
     await broker.publish(message(), delay=30)
 
@@ -48,6 +52,7 @@ async def test_m9_nothing_comes_before_it_is_promoted_and_nothing_is_promoted_ea
     assert (await broker.get_queue_sizes()).delayed == 1
 
 
+@pytest.mark.needs("keeper")
 async def test_m9_an_eta_delays_too_and_delay_wins_over_it(broker):
     later = datetime.now(UTC) + timedelta(hours=1)
     await broker.publish(message(eta=later))
@@ -60,6 +65,7 @@ async def test_m9_an_eta_delays_too_and_delay_wins_over_it(broker):
     assert 3500 < wait <= 3601
 
 
+@pytest.mark.needs("keeper")
 async def test_a_naive_eta_is_utc(broker):
     await broker.publish(message(eta=datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=100)))
 
@@ -97,6 +103,7 @@ async def test_an_earlier_message_wakes_the_keeper(broker):
     assert found.message.name == "early"
 
 
+@pytest.mark.needs("keeper")
 async def test_a_message_between_looking_and_waiting_wakes_the_keeper(broker):
     async with broker.keeper(["default"]) as keeper:
         assert await keeper.promote() is None
@@ -123,6 +130,7 @@ async def test_a_retry_wakes_the_keeper(broker):
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.needs("keeper")
 async def test_promotion_takes_at_most_its_limit(broker):
     await broker.publish_many([message(eta=datetime.now(UTC) + timedelta(seconds=0.1)) for _ in range(10)])
     await trio.sleep(0.15)
@@ -149,6 +157,7 @@ async def test_many_keepers_promote_each_message_once(broker):
     assert await broker.get_queue_sizes() == QueueSizes(ready=0, delayed=0, delivered=0, dead=0)
 
 
+@pytest.mark.needs("keeper")
 async def test_a_keeper_of_two_queues_minds_both(broker):
     await broker.publish(message(), delay=50)
     await broker.publish(message(queue="other"), delay=10)

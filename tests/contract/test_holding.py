@@ -3,6 +3,7 @@
 import time
 from contextlib import AsyncExitStack
 
+import pytest
 import trio
 from msgspec.structs import replace
 
@@ -22,6 +23,7 @@ from tests.contract.harness import (
 )
 
 
+@pytest.mark.needs("keeper")
 async def test_m3_a_renewed_lease_keeps_a_delivery_for_any_time(make):
     broker = make(lease=0.5).broker
     await broker.publish(message())
@@ -37,6 +39,7 @@ async def test_m3_a_renewed_lease_keeps_a_delivery_for_any_time(make):
         assert await settle(consumer, deliveries, Done(None)) == [True]
 
 
+@pytest.mark.needs("keeper")
 async def test_m3_a_lapsed_lease_gives_the_delivery_to_another(make):
     broker = make(lease=0.4).broker
     one = message()
@@ -61,6 +64,7 @@ async def test_m3_a_lapsed_lease_gives_the_delivery_to_another(make):
         assert await settle(lively, [again], Done(None)) == [True]
 
 
+@pytest.mark.needs("keeper")
 async def test_m3_a_worker_that_is_known_to_live_keeps_its_deliveries(make):
     broker = make(lease=0.4).broker
     await broker.publish(message())
@@ -77,6 +81,7 @@ async def test_m3_a_worker_that_is_known_to_live_keeps_its_deliveries(make):
         assert await settle(busy, deliveries, Done(None)) == [True]
 
 
+@pytest.mark.needs("keeper")
 async def test_m3_nobody_makes_a_lease_for_another(broker):
     await broker.publish(message())
 
@@ -90,6 +95,7 @@ async def test_m3_nobody_makes_a_lease_for_another(broker):
     await finish_all(broker, expected=1)
 
 
+@pytest.mark.needs("keeper")
 async def test_m3_of_a_workers_lives_the_last_is_renewed(make):
     broker = make(lease=0.4).broker
     await broker.publish_many([message() for _ in range(4)])
@@ -126,7 +132,7 @@ async def test_m6_a_dead_worker_is_dead_in_all_its_lives(broker):
         assert [await consumer.renew() for consumer in (*lives, other, strange)] == [False, False, False, True, True]
 
 
-async def test_m5_a_late_outcome_is_refused_counted_and_changes_nothing(broker, backend):
+async def test_m5_a_late_outcome_is_refused_counted_and_changes_nothing(broker):
     one = message()
     await broker.publish(one)
 
@@ -141,8 +147,23 @@ async def test_m5_a_late_outcome_is_refused_counted_and_changes_nothing(broker, 
         assert await broker.get_queue_sizes() == QueueSizes(ready=0, delayed=0, delivered=1, dead=0)
         assert await settle(current, [fresh], Done("in time")) == [True]
 
-    assert (await backend.fetch(one.id)).value == "in time"
     assert (await books(broker))["stale"] == 4
+
+
+@pytest.mark.needs("joining")
+async def test_m5_the_result_of_a_late_outcome_is_not_stored(broker, backend):
+    one = message()
+    await broker.publish(one)
+
+    async with worker(broker, name=(name := unique_name())) as late, worker(broker) as current:
+        stale = await receive(late, 1)
+        await taken_back(broker, 1, dead=name)
+        fresh = await receive(current, 1)
+        await settle(late, stale, Done("late"))
+        await settle(current, fresh, Done("in time"))
+        await settle(late, stale, Done("late again"))
+
+    assert (await backend.fetch(one.id)).value == "in time"
 
 
 async def test_m5_settling_twice_settles_once(broker):
@@ -184,12 +205,11 @@ async def test_m6_a_crash_is_charged_and_its_cause_travels(broker):
 async def test_m6_deaths_that_may_be_a_neighbours_fault_are_charged_up_to_a_limit(broker):
     await broker.publish(message())
 
-    async with broker.keeper(["default"]) as keeper:
-        counts = []
-        for _ in range(4):
-            async with worker(broker, name=(name := unique_name())) as doomed:
-                counts += [delivery.count for delivery in await receive(doomed, 1)]
-                assert await keeper.reclaim(dead=name, most=3) == 1
+    counts = []
+    for _ in range(4):
+        async with worker(broker, name=(name := unique_name())) as doomed:
+            counts += [delivery.count for delivery in await receive(doomed, 1)]
+            await taken_back(broker, 1, dead=name, most=3)
 
     assert counts == [1, 2, 3, 3]
     assert [one.count for one in await finish_all(broker, expected=1)] == [3]
@@ -202,8 +222,7 @@ async def test_m6_what_was_isolated_is_charged_beyond_the_limit_and_nothing_besi
     async with worker(broker, "default", "other", name=(name := unique_name())) as doomed:
         deliveries = {tuple(one.message.args): one for one in await receive(doomed, 3)}
         await doomed.isolate(deliveries[("culprit",)])
-        async with broker.keeper(["default", "other"]) as keeper:
-            assert await keeper.reclaim(dead=name, most=1) == 3
+        await taken_back(broker, 3, "default", "other", dead=name, most=1)
 
     found = await finish_all(broker, "default", "other", expected=3)
     assert sorted((one.message.args, one.count) for one in found) == [([], 1), (["culprit"], 2), (["neighbour"], 1)]
@@ -216,8 +235,7 @@ async def test_m6_what_was_isolated_first_and_settled_is_forgotten(broker):
         first, second = await receive(doomed, 2)
         await doomed.isolate(first)
         assert await settle(doomed, [first], Done(None)) == [True]
-        async with broker.keeper(["default"]) as keeper:
-            assert await keeper.reclaim(dead=name, most=1) == 1
+        await taken_back(broker, 1, dead=name, most=1)
 
     (found,) = await finish_all(broker, expected=1)
     assert (found.message, found.count) == (second.message, 1)
@@ -256,6 +274,7 @@ async def test_m6_the_count_survives_being_given_back(broker):
     assert (await finish_all(broker, expected=1))[0].count == 2
 
 
+@pytest.mark.needs("keeper")
 async def test_m6_crashes_of_many_are_taken_back_piece_by_piece(broker):
     await broker.publish_many([message() for _ in range(25)])
 
@@ -270,6 +289,7 @@ async def test_m6_crashes_of_many_are_taken_back_piece_by_piece(broker):
     assert len(await finish_all(broker, expected=25)) == 25
 
 
+@pytest.mark.needs("keeper")
 async def test_m6_two_keepers_take_back_each_delivery_once(broker):
     await broker.publish_many([message() for _ in range(40)])
 
@@ -396,6 +416,7 @@ async def test_m1_leaving_loses_nothing_that_was_received(make):
     assert [found.message.id for found in await finish_all(broker, expected=1)] == [one.id]
 
 
+@pytest.mark.needs("keeper")
 async def test_a_worker_that_left_with_nothing_leaves_nothing_to_take_back(broker):
     async with worker(broker, name=(name := unique_name())):
         pass

@@ -26,6 +26,7 @@ async def run(broker, outcome, **fields):
     return one.id
 
 
+@pytest.mark.needs("joining")
 async def test_m12_unknown_pending_retrying_and_finished_are_different_answers(broker, backend):
     one = message()
     assert (await backend.fetch(one.id)).state is TaskState.UNKNOWN
@@ -45,6 +46,7 @@ async def test_m12_unknown_pending_retrying_and_finished_are_different_answers(b
     assert (done.state, done.value) == (TaskState.SUCCESS, {"answer": [42, b"raw"]})
 
 
+@pytest.mark.needs("joining")
 async def test_m12_a_failure_is_kept_as_text(broker, backend):
     failure = Failure("SomeError", "it broke: é \x00", "Traceback\n  line")
 
@@ -54,6 +56,7 @@ async def test_m12_a_failure_is_kept_as_text(broker, backend):
     assert (kept.state, kept.failure) == (TaskState.FAILURE, failure)
 
 
+@pytest.mark.needs("joining")
 async def test_m12_a_result_expires_and_says_so(make):
     harness = make(result_ttl=1)
     task_id = await run(harness.broker, Done(1))
@@ -67,6 +70,7 @@ async def test_m12_a_result_expires_and_says_so(make):
     assert (await harness.backend.wait(task_id)).state is TaskState.EXPIRED
 
 
+@pytest.mark.needs("joining")
 async def test_m10_what_is_unfinished_does_not_expire(make):
     harness = make(result_ttl=1)
     one = message()
@@ -99,6 +103,7 @@ async def test_m12_expecting_never_moves_a_task_backwards(backend):
     assert (await backend.fetch(task_id)).state is TaskState.RETRYING
 
 
+@pytest.mark.needs("joining")
 async def test_a_waiter_is_told_at_once(broker, backend):
     one = message()
     await broker.publish(one)
@@ -124,6 +129,7 @@ async def test_a_waiter_is_told_at_once(broker, backend):
     assert [record.value for record in got] == ["here"] * 3
 
 
+@pytest.mark.needs("joining")
 async def test_waiting_for_what_is_finished_or_unknown_returns_at_once(broker, backend):
     task_id = await run(broker, Done(5))
 
@@ -132,6 +138,7 @@ async def test_waiting_for_what_is_finished_or_unknown_returns_at_once(broker, b
         assert (await backend.wait(new_id())).state is TaskState.UNKNOWN
 
 
+@pytest.mark.needs("joining")
 async def test_a_waiter_that_gave_up_disturbs_nobody(broker, backend):
     one = message()
     await broker.publish(one)
@@ -152,6 +159,7 @@ async def test_a_waiter_that_gave_up_disturbs_nobody(broker, backend):
     assert [record.value for record in got] == [1]
 
 
+@pytest.mark.needs("joining")
 async def test_waiting_for_a_result_that_comes_between_looking_and_listening(broker, backend):
     """However the two interleave: the result of each is found."""
     async with worker(broker) as consumer, trio.open_nursery() as nursery:
@@ -165,6 +173,7 @@ async def test_waiting_for_a_result_that_comes_between_looking_and_listening(bro
                 await trio.sleep(0.005)
 
 
+@pytest.mark.needs("joining")
 async def test_a_task_whose_result_nobody_wants_leaves_no_trace(broker, backend):
     one = message(ignore_result=True)
     await broker.publish(one)
@@ -178,6 +187,7 @@ async def test_a_task_whose_result_nobody_wants_leaves_no_trace(broker, backend)
 
 
 @pytest.mark.parametrize("value", [None, 0, False, "", [], {"$tag": 1}, {"$bytes": "x"}, 2**63 - 1, "é\x00"])
+@pytest.mark.needs("joining")
 async def test_a_value_comes_back_as_it_was(broker, backend, value):
     task_id = await run(broker, Done(value))
 

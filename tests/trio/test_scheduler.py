@@ -173,3 +173,16 @@ async def test_a_scheduler_outlives_an_outage(autojump_clock, app, books, monkey
         await worker.settled(1)
 
     assert len(ran) == 1
+
+
+async def test_a_broker_that_keeps_itself_leaves_nothing_to_wait_for(autojump_clock, app, monkeypatch):
+    monkeypatch.setattr(app.broker, "keeper", lambda queues: None)
+    scheduler = Scheduler(app.broker, ["default"])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run)
+        scheduler.live(["a"])
+        scheduler.died("a", "killed")
+        with trio.fail_after(1):
+            await scheduler.buried()
+        nursery.cancel_scope.cancel()

@@ -296,7 +296,19 @@ def test_what_is_asked_for_is_what_is_made(tmp_path, monkeypatch):
     assert Chicory(redis.broker).joined
 
 
-@pytest.mark.parametrize("url", ["reddis://localhost", "localhost:6379", "amqp://localhost"])
+def test_the_scheme_of_a_url_says_which_broker_it_is():
+    app = Chicory("amqp://ann:secret@example.test/orders")
+
+    assert app.config.broker.type is BrokerType.RABBITMQ
+    assert repr(app.broker) == "<RabbitMQBroker amqp://example.test:5672/orders>"
+
+
+def test_no_backend_is_spoken_to_by_amqp():
+    with pytest.raises(ConfigError, match="no backend speaks"):
+        Chicory(BrokerType.MEMORY, backend="amqp://localhost")
+
+
+@pytest.mark.parametrize("url", ["reddis://localhost", "localhost:6379", "kafka://localhost"])
 def test_a_url_that_nobody_speaks_is_refused(url):
     with pytest.raises(ConfigError, match="URL scheme"):
         Chicory(url)

@@ -526,7 +526,7 @@ def test_what_is_wrong_in_the_environment_is_said_by_the_variable(name, value, m
 
 
 def test_variables_that_are_no_settings_are_left_alone():
-    environ = {"CHICORYD_NAME": "x", "CHICORY_HOME": "/", "CHICORY_BROKER_RABBITMQ_HOST": "localhost", "PATH": "/bin"}
+    environ = {"CHICORYD_NAME": "x", "CHICORY_HOME": "/", "PATH": "/bin"}
 
     assert load_config(environ=environ) == load_config(environ={})
 
@@ -633,6 +633,7 @@ def other_than_default(option):
         "app": "other:app",
         "broker.type": "redis",
         "backend.type": "none",
+        "broker.rabbitmq.queue_type": "quorum",
         "worker.log_level": "DEBUG",
         "worker.on_lease_loss": "finish",
         "worker.queues": ["a", "b"],
@@ -649,7 +650,7 @@ def other_than_default(option):
     if option.key in special:
         return special[option.key]
     if option.name == "url":
-        return "redis://elsewhere"
+        return "amqp://elsewhere" if "rabbitmq" in option.key else "redis://elsewhere"
     if option.rule.path:
         return os.path.abspath(f"/elsewhere/{option.owner.section}")
     if isinstance(option.default, bool):

@@ -1,0 +1,261 @@
+"""The RabbitMQ broker."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+from msgspec.structs import replace
+
+from chicory.backends.base import Backend
+from chicory.brokers.rabbitmq.books import Books
+from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
+from chicory.brokers.rabbitmq.deadletters import DeadLetters
+from chicory.brokers.rabbitmq.mail import Parcel, Sender
+from chicory.brokers.rabbitmq.publisher import Publisher
+from chicory.brokers.rabbitmq.topology import LEVELS, Names
+from chicory.clock import unix_now
+from chicory.config import RabbitMQBrokerConfig
+from chicory.delay import check_delay
+from chicory.errors import ConfigError, PublishUnknown, QueueFull
+from chicory.links import amqp_methods
+from chicory.links.amqp import connect
+from chicory.links.amqp_address import Address, address_of
+from chicory.links.amqp_channel import NOT_FOUND, Channel, ChannelError, Fate
+from chicory.types import DLQMessage, QueueSizes, TaskMessage
+from chicory.wire import check_queue
+
+# Seconds a consumer may take to give back what it holds, whatever happens around it.
+_FAREWELL = 5.0
+_MAX_BATCH = 256
+
+
+class RabbitMQBroker:
+    """See `brokers.base.Broker`.  Nothing connects before it is used.
+
+    most: the count up to which deaths are charged that may be a neighbour's fault: see `outcome.most_shared`.
+
+    Counters, and how many messages are delivered, are of this object alone: RabbitMQ keeps no such books.  Nor does it
+    recognise a message, so one that is published again after `PublishUnknown` may be there twice.
+    """
+
+    def __init__(self, config: RabbitMQBrokerConfig, *, most: int | None = None) -> None:
+        _refuse_contradictions(config)
+        self.config = config
+        self.address: Address = address_of(config)
+        self._most = most
+        self._books = Books()
+        self._sender = Sender(config.max_priority, config.durable)
+        self._names: dict[str, Names] = {}
+        self._consumers: set[RabbitMQConsumer] = set()
+        self._publisher: Publisher | None = None
+        self._publisher_run: trio.lowlevel.TrioToken | None = None
+        self._letters_turn = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<RabbitMQBroker {self.address}>"
+
+    def join(self, backend: Backend) -> None:
+        """See `Broker.join`.  No backend joins: RabbitMQ keeps no results."""
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+        """See `Broker.publish`."""
+        await self._publish([self._parcel(message, queue, delay)])
+
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+        """See `Broker.publish_many`."""
+        parcels = [self._parcel(message, queue, None) for message in messages]
+        taken = 0
+        if not parcels:
+            await trio.lowlevel.checkpoint()
+        for start in range(0, len(parcels), _MAX_BATCH):
+            some = parcels[start : start + _MAX_BATCH]
+            try:
+                await self._publish(some)
+            except QueueFull as full:
+                raise QueueFull(full.queue, full.limit, taken + full.published) from None
+            taken += len(some)
+
+    async def _publish(self, parcels: Sequence[Parcel]) -> None:
+        publisher = self._current_publisher()
+        fates = await publisher.deliver(parcels)
+        for parcel, fate in zip(parcels, fates, strict=True):
+            if fate is Fate.TAKEN:
+                self._books.note(parcel.names.queue, "published")
+        bad = [index for index, fate in enumerate(fates) if fate is not Fate.TAKEN]
+        if not bad:
+            return
+        if all(fates[index] is Fate.REJECTED for index in bad):
+            limit = self.config.queue_max_length
+            raise QueueFull(parcels[bad[0]].names.queue, limit or 0, published=bad[0])
+        raise PublishUnknown([parcels[index].outgoing.id for index in bad], publisher.trouble)
+
+    def _parcel(self, message: TaskMessage, queue: str | None, delay: float | None) -> Parcel:
+        if queue is not None and queue != message.queue:
+            message = replace(message, queue=queue)
+        names = self._names_of(message.queue)
+        if delay is not None:
+            return self._sender.new(names, message, check_delay(delay))
+        return self._sender.new(names, message, 0.0 if message.due is None else message.due - unix_now())
+
+    def _current_publisher(self) -> Publisher:
+        run = trio.lowlevel.current_trio_token()
+        if self._publisher is None or self._publisher_run is not run:
+            self._publisher = Publisher(self.address, self.config)
+            self._publisher_run = run
+            self._letters_turn = trio.Lock()
+            self._consumers.clear()
+        return self._publisher
+
+    def _names_of(self, queue: str) -> Names:
+        names = self._names.get(queue)
+        if names is None:
+            names = self._names[queue] = Names(self.config, check_queue(queue))
+        return names
+
+    # -- working ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[RabbitMQConsumer]:
+        """See `Broker.consumer`."""
+        publisher = self._current_publisher()
+        timeout, heartbeat = self.config.connect_timeout, self.config.heartbeat
+        consumer = RabbitMQConsumer(
+            await connect(self.address, timeout=timeout, heartbeat=heartbeat, name=f"chicory {name}"),
+            publisher,
+            [self._names_of(queue) for queue in queues],
+            name=name,
+            limit=limit,
+            config=self.config,
+            most=self._most,
+            books=self._books,
+            trim=self._trim,
+        )
+        try:
+            await consumer.join()
+            self._consumers.add(consumer)
+            try:
+                yield consumer
+            finally:
+                with trio.move_on_after(_FAREWELL, shield=True):
+                    await consumer.leave()
+        finally:
+            self._consumers.discard(consumer)
+            consumer.close()
+
+    def keeper(self, queues: Sequence[str]) -> None:
+        """See `Broker.keeper`.  RabbitMQ itself makes due messages ready, and gives back what a dead worker held."""
+
+    # -- dead letters -------------------------------------------------------------------------------------------------
+
+    def _dead(self, queue: str) -> DeadLetters:
+        publisher, names = self._current_publisher(), self._names_of(queue)
+        return DeadLetters(publisher, names, sender=self._sender, books=self._books, turn=self._letters_turn)
+
+    async def _trim(self, queue: str, limit: int) -> None:
+        await self._dead(queue).trim(limit)
+
+    async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
+        """See `Broker.get_dlq_messages`."""
+        return await self._dead(queue).list(count, start)
+
+    async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
+        """See `Broker.replay_from_dlq`."""
+        return await self._dead(queue).replay(message_id, reset_retries=reset_retries)
+
+    async def delete_from_dlq(self, message_id: str, queue: str = "default") -> bool:
+        """See `Broker.delete_from_dlq`."""
+        return await self._dead(queue).delete(message_id)
+
+    async def purge_dlq(self, queue: str = "default") -> int:
+        """See `Broker.purge_dlq`."""
+        return await self._dead(queue).purge()
+
+    async def get_dlq_count(self, queue: str = "default") -> int:
+        """See `Broker.get_dlq_count`."""
+        return await self._dead(queue).count()
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def get_queue_sizes(self, queue: str = "default") -> QueueSizes:
+        """See `Broker.get_queue_sizes`.  What workers of other processes hold is neither ready nor delivered here."""
+        names = self._names_of(queue)
+        dead = await self.get_dlq_count(queue)
+        delayed = sum((await self._delayed(names)).values())
+        publisher = self._current_publisher()
+        async with self._channel() as channel:
+            ready = sum([await publisher.length(channel, one) for one in names.ready])
+        consumers = await self._synced()
+        return QueueSizes(
+            ready=ready + sum(consumer.waiting(queue) for consumer in consumers),
+            delayed=delayed,
+            delivered=sum(consumer.delivered(queue) for consumer in consumers),
+            dead=dead,
+        )
+
+    async def purge_queue(self, queue: str = "default") -> int:
+        """See `Broker.purge_queue`."""
+        names = self._names_of(queue)
+        waiting = await self._delayed(names)
+        await self._current_publisher().ensure(names)
+        purged = 0
+        async with self._channel() as channel:
+            for one in (*waiting, *names.ready):
+                answer = await channel.call(amqp_methods.purge(one), timeout=self.config.connect_timeout)
+                purged += answer.message_count
+        purged += sum(consumer.purge(queue) for consumer in await self._synced())
+        self._books.note(queue, "purged", purged)
+        return purged
+
+    async def _delayed(self, names: Names) -> dict[str, int]:
+        """How many messages each level of delay holds, of those that were ever needed: no level without those below."""
+        publisher = self._current_publisher()
+        found: dict[str, int] = {}
+        for level in range(LEVELS):
+            async with self._channel() as channel:
+                try:
+                    found[names.delayed(level)] = await publisher.length(channel, names.delayed(level))
+                except ChannelError as error:
+                    if error.code != NOT_FOUND:
+                        raise
+                    break
+        return found
+
+    async def _synced(self) -> list[RabbitMQConsumer]:
+        """The consumers of this object, once all that was delivered to them has come."""
+        consumers = list(self._consumers)
+        for consumer in consumers:
+            await consumer.renew()
+        return consumers
+
+    @asynccontextmanager
+    async def _channel(self) -> AsyncGenerator[Channel]:
+        channel = await self._current_publisher().channel()
+        try:
+            yield channel
+        finally:
+            channel.close()
+
+    async def counters(self, queue: str = "default") -> dict[str, int]:
+        """See `Broker.counters`.  Of this object alone."""
+        await trio.lowlevel.checkpoint()
+        return self._books.read(queue)
+
+    async def ping(self) -> str:
+        """See `Broker.ping`."""
+        return await self._current_publisher().product()
+
+    async def aclose(self) -> None:
+        """See `Broker.aclose`."""
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        await trio.lowlevel.checkpoint()
+
+
+def _refuse_contradictions(config: RabbitMQBrokerConfig) -> None:
+    if config.queue_type == "quorum" and config.max_priority is not None:
+        raise ConfigError("broker.rabbitmq.max_priority: quorum queues have no priorities; leave it out")
+    if config.queue_type == "quorum" and not config.durable:
+        raise ConfigError("broker.rabbitmq.durable: quorum queues always are; leave it out")

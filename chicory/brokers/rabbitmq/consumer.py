@@ -1,0 +1,425 @@
+"""One worker's hold on RabbitMQ queues.
+
+The connection is the lease: while it stands, what it delivered is ours, and when it ends the server gives everything
+to others at once.  So a consumer lives as long as one connection and one channel on it, and a worker whose connection
+broke joins anew.
+
+A message moves in two steps, first its copy into the other queue, confirmed, then the ack: a crash in between leaves
+two of it, never none.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import count
+from typing import Any
+
+import trio
+from msgspec.structs import replace
+
+from chicory.brokers.base import Delivery, Settlement
+from chicory.brokers.rabbitmq.books import Books
+from chicory.brokers.rabbitmq.intake import Held, Stash, Tags
+from chicory.brokers.rabbitmq.mail import Parcel, Sender, cause, rest, spent
+from chicory.brokers.rabbitmq.publisher import Flight, Publisher
+from chicory.brokers.rabbitmq.settling import parcel, road
+from chicory.brokers.rabbitmq.topology import Names
+from chicory.clock import unix_now
+from chicory.config import RabbitMQBrokerConfig
+from chicory.errors import BrokerError, BrokerUnavailable, LeaseLost
+from chicory.links import amqp_methods
+from chicory.links.amqp import Connection
+from chicory.links.amqp_channel import Answer, Fate
+from chicory.links.amqp_frames import Delivered
+from chicory.outcome import Dead
+from chicory.types import TaskMessage
+from chicory.wire import unpack
+
+log = logging.getLogger("chicory.rabbitmq")
+
+# RabbitMQ does not say which of the two it was.
+DIED = "its worker was killed, or lost its connection to the broker"
+
+_MOST = 256
+# Seconds after which what was delivered and nobody asked for is given back, for others may be idle.
+_UNWANTED = 1.0
+# Seconds before what could not be done is tried again.
+_PAUSE = 1.0
+_numbers = count(1)
+
+
+class RabbitMQConsumer:
+    """See `brokers.base.Consumer`.
+
+    trim: forgets the oldest dead letters of a queue beyond a limit.
+    most: the count up to which deaths are charged that may be a neighbour's fault; None is no limit.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        queues: Sequence[Names],
+        *,
+        name: str,
+        limit: int,
+        config: RabbitMQBrokerConfig,
+        most: int | None,
+        books: Books,
+        trim: Callable[[str, int], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self.lease = 2 * config.heartbeat
+        self._connection = connection
+        self._publisher = publisher
+        self._queues = queues
+        self._limit = limit
+        self._config = config
+        self._most = most
+        self._books = books
+        self._trim = trim
+        self._sender = Sender(config.max_priority, config.durable)
+        self._timeout = config.connect_timeout
+        self._tags = Tags()
+        self._stash = Stash()
+        # Received and not yet settled, by receipt.
+        self._held: dict[Any, Held] = {}
+        # Copies of these that are on their way, and perhaps there already.
+        self._flights: dict[Any, Flight] = {}
+        # Delivered, and not to be received as they are.
+        self._aside: list[Held] = []
+        self._names: dict[str, Names] = {}
+        self._consuming: dict[str, str] = {}
+        self._ending: list[Answer] = []
+        self._moving = trio.Lock()
+        self._receiving = 0
+        self._received_at = trio.current_time()
+        self._lost: BrokerError | None = None
+        self._left = False
+        self._news = trio.Event()
+        self._chores = trio.Event()
+
+    # -- joining and leaving
+
+    async def join(self) -> None:
+        """Open the channel and see that the queues are there; deliveries come once they are asked for."""
+        for names in self._queues:
+            await self._publisher.ensure(names)
+        channel = self._channel = await self._connection.channel(timeout=self._timeout)
+        channel.delivered, channel.cancelled, channel.ended = self._deliver, self._bereave, self._lose
+        await self.sync()
+        trio.lowlevel.spawn_system_task(self._look_after, name="chicory rabbitmq consumer")
+
+    async def leave(self) -> None:
+        """Give back what nobody started, and close; what may be running goes to others."""
+        self._left = True
+        try:
+            if self._lost is None:
+                await self._rest()
+        except BrokerError as error:
+            log.warning("left without saying goodbye (%s); RabbitMQ gives back what is pending", error)
+        finally:
+            await self._connection.aclose(timeout=self._timeout)
+
+    def close(self) -> None:
+        """Close at once."""
+        self._left = True
+        self._connection.close()
+        self._chores.set()
+
+    async def sync(self) -> None:
+        """Return when RabbitMQ has seen what was sent to it, and what it had delivered by then has come."""
+        # Over all queues of the channel, which quorum queues cannot do: there it is for each.
+        shared = len(self._queues) > 1 and self._config.queue_type == "classic"
+        await self._channel.call(amqp_methods.limit(self._limit, shared=shared), timeout=self._timeout)
+
+    def _lose(self, error: BrokerError) -> None:
+        self._lost = error
+        if not self._left:
+            log.error("%s has lost its connection, and what it held goes to others: %s", self.name, error)
+        self._news.set()
+        self._chores.set()
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise LeaseLost(f"{self.name}: {self._lost}")
+
+    # -- what comes
+
+    def _deliver(self, delivered: Delivered) -> None:
+        content = delivered.content
+        self._tags.came(delivered.tag)
+        held = Held(self._names[delivered.consumer], delivered.tag, content, delivered.redelivered, trio.current_time())
+        if delivered.redelivered or rest(content.headers):
+            self._aside.append(held)
+            self._chores.set()
+            return
+        self._stash.put(held, 0 if self._config.max_priority is None else content.properties.priority or 0)
+        self._news.set()
+
+    def _bereave(self, tag: str) -> None:
+        """RabbitMQ ended a consumer, most likely because its queue was deleted."""
+        self._publisher.missing([self._names[tag]])
+        self._consuming = {queue: one for queue, one in self._consuming.items() if one != tag}
+        self._news.set()
+
+    async def _consume(self) -> None:
+        """See that RabbitMQ delivers from every queue."""
+        missing = [names for names in self._queues if not self._consuming.keys() >= set(names.ready)]
+        for names in missing:
+            # A queue that is not there would end the channel, and with it take away what is held.
+            await self._publisher.ensure(names, again=True)
+        self._check()
+        for names in missing:
+            for queue in names.ready:
+                if queue not in self._consuming:
+                    tag = self._consuming[queue] = f"{self.name}/{next(_numbers)}"
+                    self._names[tag] = names
+                    self._channel.ask(amqp_methods.consume(queue, tag))
+
+    def _pause(self) -> None:
+        """Have nothing more delivered; what is on its way still comes."""
+        consuming, self._consuming = self._consuming, {}
+        if self._lost is None:
+            self._ending += [self._channel.ask(amqp_methods.cancel(tag)) for tag in consuming.values()]
+
+    async def _rest(self) -> None:
+        """Have nothing delivered, and give back what nobody received."""
+        self._pause()
+        for answer in tuple(self._ending):
+            await self._channel.answer(answer, timeout=self._timeout)
+        self._ending = [answer for answer in self._ending if not answer.done.is_set()]
+        await self._charge()
+        await self._give_back()
+
+    # -- receiving
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """See `Consumer.receive`.  Raises LeaseLost when the connection broke."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._receiving += 1
+        try:
+            while True:
+                self._check()
+                await self._consume()
+                room = min(limit, self._limit - len(self._held))
+                if room > 0 and len(self._stash):
+                    found = [(held.delivery(), held) for held in self._stash.take(room)]
+                    self._held.update([(delivery.receipt, held) for delivery, held in found])
+                    # Shielded: a cancellation here would leave deliveries that nobody has seen.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return [delivery for delivery, _ in found]
+                self._news = trio.Event()
+                await self._news.wait()
+        except trio.Cancelled:
+            # Whoever gave up may not come back for long, and others could have what would come here.
+            self._pause()
+            raise
+        finally:
+            self._receiving -= 1
+            self._received_at = trio.current_time()
+
+    async def reconcile(self, held: Collection[Any]) -> Sequence[Delivery]:
+        """See `Consumer.reconcile`.  No delivery is the reply to a call, so none gets lost with one."""
+        await trio.lowlevel.checkpoint()
+        return []
+
+    # -- settling
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery | None]:
+        """See `Consumer.acknowledge`."""
+        await trio.lowlevel.checkpoint()
+        pairs = [(delivery, self._unacked(delivery)) for delivery in deliveries]
+        ours = [held for _, held in pairs if held is not None]
+        if ours:
+            self._acknowledge(ours)
+            for held in ours:
+                held.acked = True
+            # Only what RabbitMQ has surely heard may be run.
+            await self.sync()
+            for held in ours:
+                held.told = True
+        return [None if held is None else replace(delivery, acked=True) for delivery, held in pairs]
+
+    def _unacked(self, delivery: Delivery) -> Held | None:
+        """What to acknowledge for *delivery*: None when it is lost, or was acknowledged and its worker told so."""
+        held = self._held.get(delivery.receipt)
+        if held is not None and self._lost is not None and not held.told:
+            self._let_go(delivery)
+        return held if held is not None and self._lost is None and not held.told else None
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """See `Consumer.settle`.  Raises BrokerUnavailable without a confirm; repeating it then sends once more."""
+        await trio.lowlevel.checkpoint()
+        await self._send([one for one in settlements if self._ours(one.delivery)])
+        answers: list[bool] = []
+        done: list[Held] = []
+        for one in settlements:
+            ours = self._ours(one.delivery)
+            answers.append(ours)
+            held = self._let_go(one.delivery)
+            self._books.note(one.delivery.queue, road(one) if ours else "stale")
+            if ours and held is not None:
+                done.append(held)
+        self._acknowledge(done)
+        for held in done:
+            if held.alone:
+                await self._publisher.unmark(held.alone)
+        limit = self._config.dlq_max_length
+        if limit is not None:
+            for queue in {one.delivery.queue for one in settlements if isinstance(one.outcome, Dead)}:
+                await self._trim(queue, limit)
+        return answers
+
+    def _ours(self, delivery: Delivery) -> bool:
+        held = self._held.get(delivery.receipt)
+        # One that may have been acknowledged, where nobody knows, is neither run nor given back.
+        return held is not None and held.acked == delivery.acked and (held.acked or self._lost is None)
+
+    def _let_go(self, delivery: Delivery) -> Held | None:
+        self._flights.pop(delivery.receipt, None)
+        self._news.set()
+        return self._held.pop(delivery.receipt, None)
+
+    def _acknowledge(self, done: Sequence[Held]) -> None:
+        if self._lost is None:
+            for tag, multiple in self._tags.acknowledge([held.tag for held in done if not held.acked]):
+                self._channel.ack(tag, multiple=multiple)
+
+    async def _send(self, settlements: Sequence[Settlement]) -> None:
+        """Return when what the outcomes want published is in its queue; a call that was cancelled is taken up again."""
+        while True:
+            receipts: list[Any] = []
+            parcels: list[Parcel] = []
+            waiting: dict[Any, Names] = {}
+            for one in settlements:
+                receipt = one.delivery.receipt
+                names = self._held[receipt].names
+                wanted = parcel(one, names, self._sender, self.now())
+                if wanted is None:
+                    continue
+                waiting[receipt] = names
+                if receipt not in self._flights:
+                    receipts.append(receipt)
+                    parcels.append(wanted)
+            if not waiting:
+                return
+            if parcels:
+                self._flights.update(zip(receipts, await self._publisher.launch(parcels), strict=True))
+            await self._publisher.land([self._flights[receipt] for receipt in waiting])
+            fates = {receipt: self._flights[receipt].fate for receipt in waiting}
+            failed = [receipt for receipt, fate in fates.items() if fate is not Fate.TAKEN]
+            for receipt in failed:
+                del self._flights[receipt]
+            if not failed:
+                return
+            if any(fates[receipt] is not Fate.RETURNED for receipt in failed):
+                raise BrokerUnavailable(f"{len(failed)} outcomes were not confirmed: {self._publisher.trouble}")
+            self._publisher.missing([waiting[receipt] for receipt in failed])
+
+    async def isolate(self, delivery: Delivery) -> None:
+        """See `Consumer.isolate`."""
+        self._check()
+        await self._rest()
+        held = self._held.get(delivery.receipt)
+        if held is not None and isinstance(delivery.message, TaskMessage):
+            mark = held.names.alone(delivery.message.id)
+            await self._publisher.mark(mark)
+            held.alone = mark
+
+    # -- the lease
+
+    def now(self) -> float:
+        """See `Consumer.now`.  RabbitMQ tells nobody its clock, so this is the host's."""
+        return unix_now()
+
+    async def renew(self) -> bool:
+        """See `Consumer.renew`."""
+        if self._lost is None:
+            try:
+                await self.sync()
+            except BrokerError:
+                if self._lost is None:
+                    raise
+        return self._lost is None
+
+    # -- chores
+
+    async def _look_after(self) -> None:
+        while self._lost is None and not self._left:
+            self._chores = trio.Event()
+            try:
+                await self._charge()
+                unwanted = not self._receiving and trio.current_time() - self._received_at > _UNWANTED
+                if len(self._stash) and unwanted:
+                    await self._rest()
+            except BrokerError as error:
+                if self._lost is None and not self._left:
+                    log.warning("cannot give back what was delivered before (%s); trying on", error)
+                    await trio.sleep(_PAUSE)
+                continue
+            with trio.move_on_after(_UNWANTED):
+                await self._chores.wait()
+
+    async def _charge(self) -> None:
+        """Put what was delivered before back into its queue, with one more death on its count."""
+        async with self._moving:
+            while self._aside and self._lost is None:
+                some = self._aside[:_MOST]
+                await self._move([(held, await self._charged(held)) for held in some])
+                del self._aside[: len(some)]
+                for held in some:
+                    if held.redelivered:
+                        self._books.note(held.names.queue, "reclaimed")
+
+    async def _charged(self, held: Held) -> Parcel:
+        headers = held.content.headers
+        message = unpack(held.content.body)
+        died = spent(headers)
+        why = cause(headers)
+        if held.redelivered:
+            mark = held.names.alone(message.id) if isinstance(message, TaskMessage) else ""
+            innocent = self._most is not None and died + 1 >= self._most
+            if not innocent or (mark and await self._publisher.marked(mark)):
+                died += 1
+            why = DIED
+        return self._sender.again(held.names, message, spent=died, cause=why, delay=rest(headers))
+
+    async def _give_back(self) -> None:
+        """Put what nobody received back into its queue, as it was."""
+        async with self._moving:
+            while len(self._stash):
+                some = self._stash.take(_MOST)
+                try:
+                    await self._move([(held, self._unchanged(held)) for held in some])
+                except BaseException:
+                    for held in some:
+                        self._stash.put(held, 0)
+                    raise
+
+    def _unchanged(self, held: Held) -> Parcel:
+        headers = held.content.headers
+        return self._sender.again(held.names, unpack(held.content.body), spent=spent(headers), cause=cause(headers))
+
+    async def _move(self, moves: Sequence[tuple[Held, Parcel]]) -> None:
+        fates = await self._publisher.deliver([wanted for _, wanted in moves])
+        if any(fate is not Fate.TAKEN for fate in fates):
+            raise BrokerUnavailable(self._publisher.trouble)
+        self._acknowledge([held for held, _ in moves])
+
+    # -- looking
+
+    def delivered(self, queue: str) -> int:
+        """How many of *queue* were received, and neither settled nor acknowledged."""
+        return (
+            sum(held.names.queue == queue and not held.acked for held in self._held.values()) if not self._lost else 0
+        )
+
+    def waiting(self, queue: str) -> int:
+        """How many of *queue* were delivered here and not received."""
+        return 0 if self._lost else self._stash.count(queue) + sum(one.names.queue == queue for one in self._aside)
+
+    def purge(self, queue: str) -> int:
+        """Forget what of *queue* was not received; returns how many."""
+        dropped = self._stash.drop(queue)
+        self._acknowledge(dropped)
+        return len(dropped) if self._lost is None else 0

@@ -1,0 +1,43 @@
+"""What becomes of deliveries: what has to be published for an outcome, and by which road it went.  Pure."""
+
+from typing import assert_never
+
+from chicory.brokers.base import Settlement
+from chicory.brokers.rabbitmq.mail import Parcel, Sender
+from chicory.brokers.rabbitmq.topology import Names
+from chicory.delay import bounded
+from chicory.outcome import Dead, Done, Failed, Release, RetryIn
+
+
+def road(settlement: Settlement) -> str:
+    """The road that the message takes: see `brokers.base.ROADS`."""
+    match settlement.outcome:
+        case Done():
+            return "done"
+        case Failed():
+            return "failed"
+        case Dead():
+            return "dead"
+        case RetryIn():
+            return "retried"
+        case Release():
+            return "released"
+        case _:
+            assert_never(settlement.outcome)
+
+
+def parcel(settlement: Settlement, names: Names, sender: Sender, now: float) -> Parcel | None:
+    """What has to be in a queue before the delivery is acknowledged; None: nothing."""
+    delivery = settlement.delivery
+    match settlement.outcome:
+        case Done() | Failed():
+            return None
+        case Dead(failure):
+            return sender.letter(names, delivery.message, failure, now)
+        case RetryIn(delay, again, _):
+            return sender.again(names, again, delay=bounded(delay))
+        case Release(why, charged):
+            spent = delivery.count if charged else delivery.count - 1
+            return sender.again(names, delivery.message, spent=spent, cause=why if charged else delivery.cause)
+        case _:
+            assert_never(settlement.outcome)

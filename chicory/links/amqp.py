@@ -1,0 +1,270 @@
+"""AMQP 0-9-1 on a trio stream: one connection to RabbitMQ and its channels.
+
+A connection serves many callers and belongs to none of them, so two system tasks of the trio run look after it: one
+reads and hands out what comes, one writes what callers left, all at once, and beats while there is nothing to write.
+They end with the connection, at the latest with the run, and never raise: what goes wrong ends the connection, and
+whoever waits on it is told.
+"""
+
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+import trio
+from pamqp import commands
+
+from chicory.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from chicory.links.amqp_address import Address
+from chicory.links.amqp_channel import Channel
+from chicory.links.amqp_frames import HEARTBEAT, PROTOCOL_HEADER, Event, FrameReader, Method, method_frame
+from chicory.links.stream import Stream, open_stream
+
+# Delivery by queue-level dead-lettering from quorum queues, and so much else, came with it.
+FLOOR = (3, 10)
+
+_CHUNK = 256 * 1024
+# Beats are sent twice as often as promised, and a server that missed two of its own is gone.
+_MISSED = 2
+_CAPABILITIES = {
+    "authentication_failure_close": True,
+    "basic.nack": True,
+    "connection.blocked": True,
+    "consumer_cancel_notify": True,
+    "publisher_confirms": True,
+}
+_REFUSALS = (403, 530)
+
+
+class Connection:
+    """A conversation with one server.  Open it with `connect`."""
+
+    def __init__(self, stream: Stream, address: Address) -> None:
+        self.address = address
+        self.product = ""
+        self.frame_max = 4096
+        self.error: BrokerError | None = None
+        # Why the server takes no messages now, "" while it does; and the event of the next change.
+        self.blocked = ""
+        self.unblocked = trio.Event()
+        self._stream = stream
+        self._frames = FrameReader()
+        self._channels: dict[int, Channel] = {}
+        self._channel_max = 2047
+        self._heartbeat = 0.0
+        self._pending: list[bytes] = []
+        self._work = trio.Event()
+        self._heard = 0.0
+        self._closing = trio.Event()
+        self._gone = trio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self.error is not None
+
+    async def channel(self, *, timeout: float) -> Channel:
+        """A new channel of this connection."""
+        if self.error is not None:
+            raise self.error
+        number = next(number for number in range(1, self._channel_max + 1) if number not in self._channels)
+        channel = self._channels[number] = Channel(self, number)
+        await channel.call(commands.Channel.Open(), timeout=timeout)
+        return channel
+
+    def write(self, data: bytes) -> None:
+        """Send *data* soon, together with what else is written until then."""
+        self._pending.append(data)
+        self._work.set()
+
+    def forget(self, number: int) -> None:
+        """See `Line.forget`."""
+        self._channels.pop(number, None)
+
+    def fail(self, error: BrokerError) -> None:
+        """End it at once, because of *error*."""
+        if self.error is not None:
+            return
+        self.error = BrokerUnavailable(f"{self.address}: {error}") if type(error) is BrokerUnavailable else error
+        self._stream.close()
+        self._work.set()
+        self._closing.set()
+        self.unblocked.set()
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.end(self.error)
+        self._gone.set()
+
+    def close(self) -> None:
+        """Close at once; nothing more is sent."""
+        self.fail(BrokerUnavailable("the connection is closed"))
+
+    async def aclose(self, *, timeout: float) -> None:
+        """Send what is left, say goodbye, and close."""
+        if self.error is None:
+            goodbye = commands.Connection.Close(reply_code=200, reply_text="bye", class_id=0, method_id=0)
+            self.write(method_frame(goodbye, 0))
+            with trio.move_on_after(timeout):
+                await self._gone.wait()
+        self.close()
+
+    # -- the two tasks
+
+    def _begin(self) -> None:
+        self._heard = trio.current_time()
+        trio.lowlevel.spawn_system_task(self._guarded, self._read, name="chicory amqp reader")
+        trio.lowlevel.spawn_system_task(self._guarded, self._send, name="chicory amqp writer")
+
+    async def _guarded(self, work: "Callable[[], Any]") -> None:
+        try:
+            await work()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(BrokerUnavailable(f"the connection was lost ({_reason(error)})"))
+        except BrokerError as error:
+            self.fail(error)
+        finally:
+            self.close()
+
+    async def _read(self) -> None:
+        while self.error is None:
+            data = await self._stream.receive_some(_CHUNK)
+            if not data:
+                raise BrokerUnavailable("the connection was lost (closed by the server)")
+            self._heard = trio.current_time()
+            for number, event in self._frames.feed(data):
+                if number:
+                    channel = self._channels.get(number)
+                    if channel is not None:
+                        channel.take(event)
+                else:
+                    self._take(event)
+
+    async def _send(self) -> None:
+        pause = self._heartbeat / 2 if self._heartbeat else float("inf")
+        while self.error is None:
+            looked = trio.current_time()
+            with trio.move_on_after(pause) as waiting:
+                await self._work.wait()
+            if self.error is not None:
+                return
+            if self._pending:
+                data, self._pending = b"".join(self._pending), []
+                self._work = trio.Event()
+                await self._stream.send_all(data)
+            elif waiting.cancelled_caught:
+                self._write_beat(looked, pause)
+
+    def _write_beat(self, looked: float, pause: float) -> None:
+        now = trio.current_time()
+        # Where this loop itself stood still, what the server said meanwhile has not been read yet.
+        punctual = now - looked < pause * 2
+        if punctual and now - self._heard > self._heartbeat * _MISSED:
+            raise BrokerUnavailable(f"not heard of for {now - self._heard:.0f} s")
+        self.write(HEARTBEAT)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Method(commands.Connection.Close() as close):
+                raise _connection_error(close, self.address)
+            case Method(commands.Connection.CloseOk()):
+                self.close()
+            case Method(commands.Connection.Blocked(reason=reason)):
+                self.blocked, self.unblocked = reason or "it does not say why", trio.Event()
+            case Method(commands.Connection.Unblocked()):
+                self.blocked = ""
+                self.unblocked.set()
+            case _:
+                pass
+
+    # -- opening
+
+    async def log_in(self, name: str, heartbeat: float) -> None:
+        """Introduce ourselves as *name*, agree on limits, and open the virtual host."""
+        address = self.address
+        await self._stream.send_all(PROTOCOL_HEADER)
+        start = await self._expect(commands.Connection.Start)
+        self.product = _product(start)
+        properties: dict[str, Any] = {
+            "product": "Chicory",
+            "connection_name": name,
+            "capabilities": _CAPABILITIES,
+        }
+        response = f"\0{address.username}\0{address.password.get_secret_value()}"
+        await self._say(commands.Connection.StartOk(properties, mechanism="PLAIN", response=response, locale="en_US"))
+        tune = await self._expect(commands.Connection.Tune)
+        self.frame_max = tune.frame_max or 131_072
+        self._channel_max = tune.channel_max or 65_535
+        wanted = max(1, round(heartbeat))
+        self._heartbeat = min(wanted, tune.heartbeat) if tune.heartbeat else wanted
+        await self._say(commands.Connection.TuneOk(self._channel_max, self.frame_max, int(self._heartbeat)))
+        await self._say(commands.Connection.Open(address.vhost))
+        await self._expect(commands.Connection.OpenOk)
+        self._begin()
+
+    async def _say(self, method: Any) -> None:
+        await self._stream.send_all(method_frame(method, 0))
+
+    async def _expect(self, kind: Any) -> Any:
+        """The next method, which is to be of *kind*: until the login is over nothing comes unasked."""
+        while True:
+            data = await self._stream.receive_some(_CHUNK)
+            if not data:
+                raise BrokerUnavailable("closed by the server during the login")
+            for _, event in self._frames.feed(data):
+                match event:
+                    case Method(commands.Connection.Close() as close):
+                        raise _connection_error(close, self.address)
+                    case Method(frame) if isinstance(frame, kind):
+                        return frame
+                    case _:
+                        pass
+
+
+async def connect(address: Address, *, timeout: float, heartbeat: float, name: str = "chicory") -> Connection:
+    """A connection that is logged in and in its virtual host.
+
+    heartbeat: seconds without a sign of life, twice over, after which either side takes the other for gone.
+    Raises BrokerUnavailable when nobody answers within *timeout* seconds, BrokerRefused when access is denied.
+    """
+    connection: Connection | None = None
+    try:
+        with trio.fail_after(timeout):
+            connection = Connection(await open_stream(address.host, address.port, tls=address.tls), address)
+            await connection.log_in(name, heartbeat)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, trio.TooSlowError):
+            raise BrokerUnavailable(f"{address}: no answer in {timeout:g} s") from error
+        if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
+            cause = error.__cause__ or error
+            raise BrokerUnavailable(f"{address}: no TLS here ({_reason(cause)}); check the CA and the name") from error
+        if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
+            raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
+        if type(error) is BrokerUnavailable:
+            raise BrokerUnavailable(f"{address}: {error}") from error
+        raise
+    return connection
+
+
+def _product(start: commands.Connection.Start) -> str:
+    """The server by name and version; BrokerRefused when it is too old."""
+    named = cast("dict[str, Any]", start.server_properties)
+    product, version = str(named.get("product", "?")), str(named.get("version", "0"))
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+    if product == "RabbitMQ" and numbers < FLOOR:
+        raise BrokerRefused(f"RabbitMQ {version} is too old; Chicory needs {'.'.join(map(str, FLOOR))} or newer")
+    return f"{product} {version}"
+
+
+def _connection_error(close: commands.Connection.Close, address: Address) -> BrokerError:
+    """The error that the server's closing stands for."""
+    if close.reply_code in _REFUSALS:
+        return BrokerRefused(
+            f"{address}: RabbitMQ refuses access ({close.reply_text}); check username, password,"
+            " and that the virtual host exists and the user may use it"
+        )
+    return BrokerUnavailable(f"RabbitMQ says: {close.reply_text}")
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

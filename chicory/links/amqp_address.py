@@ -1,0 +1,78 @@
+"""Where a RabbitMQ server is, and how to be let in."""
+
+import ssl
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import attrs
+
+from chicory.config import RabbitMQBrokerConfig
+from chicory.errors import ConfigError
+from chicory.secret import SecretStr
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """Where a server listens, and how to be let in.  Its str is safe to print."""
+
+    host: str = "localhost"
+    port: int = 5672
+    vhost: str = "/"
+    username: str = "guest"
+    password: SecretStr = attrs.field(factory=lambda: SecretStr("guest"))
+    tls: ssl.SSLContext | None = attrs.field(default=None, eq=False)
+
+    def __str__(self) -> str:
+        return f"{'amqps' if self.tls else 'amqp'}://{self.host}:{self.port}/{self.vhost.removeprefix('/')}"
+
+
+def address_of(settings: RabbitMQBrokerConfig) -> Address:
+    """The address in *settings*; a URL, when given, says it all.  Raises ConfigError for a URL that cannot be read."""
+    if settings.url is not None:
+        return address_from_url(settings.url.get_secret_value())
+    return Address(
+        host=settings.host,
+        port=settings.port,
+        vhost=settings.vhost,
+        username=settings.username,
+        password=settings.password,
+    )
+
+
+def address_from_url(url: str) -> Address:
+    """The address in *url*: amqp:// or amqps://, where the path is the virtual host and none is `/`.
+
+    Options of amqps, named as RabbitMQ's own clients name them: cacertfile, certfile, keyfile, and verify=verify_none.
+    """
+    try:
+        parts = urlsplit(url)
+        options = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
+        if parts.scheme not in ("amqp", "amqps") or not parts.hostname or (options and parts.scheme == "amqp"):
+            raise ValueError("not a URL of RabbitMQ")
+        tls = _tls_context(options) if parts.scheme == "amqps" else None
+        return Address(
+            host=parts.hostname,
+            port=parts.port or (5672 if tls is None else 5671),
+            vhost=unquote(parts.path.removeprefix("/")) or "/",
+            username=unquote(parts.username) if parts.username else "guest",
+            password=SecretStr(unquote(parts.password) if parts.password else "guest"),
+            tls=tls,
+        )
+    except (ValueError, OSError) as error:
+        # The message may quote the URL, and the URL may hold a password.
+        raise ConfigError(
+            "the RabbitMQ URL cannot be read; write amqp://user:password@host:5672/vhost or"
+            " amqps://...?cacertfile=/path, with each / in the vhost as %2F"
+        ) from (error if "@" not in url else None)
+
+
+def _tls_context(options: dict[str, str]) -> ssl.SSLContext:
+    if unknown := options.keys() - {"cacertfile", "certfile", "keyfile", "verify"}:
+        raise ValueError(f"unknown options {unknown}")
+    context = ssl.create_default_context(cafile=options.get("cacertfile"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.get("verify") == "verify_none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if "certfile" in options:
+        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    return context
