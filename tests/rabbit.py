@@ -152,7 +152,8 @@ class RabbitNode:
         return self._erl_call("rabbit:is_running().").stdout == "{ok, true}"
 
     def _erl_call(self, expressions: str) -> subprocess.CompletedProcess[str]:
-        command = ["erl_call", "-address", f"127.0.0.1:{self._dist_port}", "-c", self._cookie, "-e"]
+        # Under a random name, because a node does not let in two of one name at a time.
+        command = ["erl_call", "-r", "-address", f"127.0.0.1:{self._dist_port}", "-c", self._cookie, "-e"]
         return subprocess.run(
             command,
             env=self._environ,

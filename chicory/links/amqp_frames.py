@@ -14,6 +14,7 @@ from pamqp import base, commands, encode, exceptions, frame, header, heartbeat
 from chicory.errors import BrokerUnavailable
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_KINDS = frozenset([_METHOD, _HEADER, _BODY, _HEARTBEAT])
 _END = 0xCE
 # Type, channel and size before each payload, and the end byte after it.
 _FRAME = Struct(">BHI")
@@ -136,6 +137,8 @@ class FrameReader:
         try:
             while end - at >= OVERHEAD:
                 kind, channel, size = _FRAME.unpack_from(buffer, at)
+                if kind not in _KINDS:
+                    raise BrokerUnavailable(_not_amqp(buffer[at : at + 8]))
                 start, after = at + _FRAME.size, at + OVERHEAD + size
                 if after > end:
                     break
@@ -145,8 +148,6 @@ class FrameReader:
                 at = after
                 if event is not None:
                     yield channel, event
-            if buffer[at : at + 4] == b"AMQP":
-                raise BrokerUnavailable(f"the server speaks another version of AMQP: {buffer[at : at + 8]!r}")
         finally:
             self._rest = buffer[at:]
 
@@ -200,7 +201,7 @@ def _unpack(payload: bytes) -> base.Frame:
 
 
 def _not_amqp(data: bytes) -> str:
-    return f"what answers does not speak AMQP 0-9-1 (it says {data!r}); check host and port"
+    return f"what answers does not speak AMQP 0-9-1 (it says {data!r}); check host and port, and if it wants TLS"
 
 
 def method_frame(method: base.Frame, channel: int) -> bytes:

@@ -230,7 +230,7 @@ async def _killed(broker: Any, count: int, queues: Sequence[str], dead: str | No
     before = await ready() if dead else 0
     for consumer in broker._consumers:
         if dead is not None and life(consumer.name, dead):
-            consumer._connection.close()
+            consumer._line.close()
     with trio.fail_after(10):
         while await ready() < before + count:
             await trio.sleep(0.01)

@@ -10,6 +10,7 @@ from chicory.backends.base import Backend
 from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
 from chicory.brokers.rabbitmq.deadletters import DeadLetters
+from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.topology import LEVELS, Names
@@ -18,7 +19,6 @@ from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
 from chicory.errors import ConfigError, PublishUnknown, QueueFull
 from chicory.links import amqp_methods
-from chicory.links.amqp import connect
 from chicory.links.amqp_address import Address, address_of
 from chicory.links.amqp_channel import NOT_FOUND, Channel, ChannelError, Fate
 from chicory.types import DLQMessage, QueueSizes, TaskMessage
@@ -47,8 +47,10 @@ class RabbitMQBroker:
         self._sender = Sender(config.max_priority, config.durable)
         self._names: dict[str, Names] = {}
         self._consumers: set[RabbitMQConsumer] = set()
+        # Publishing, and everything that is neither publishing nor working; of the run that used them last.
         self._publisher: Publisher | None = None
-        self._publisher_run: trio.lowlevel.TrioToken | None = None
+        self._desk: Line | None = None
+        self._run: trio.lowlevel.TrioToken | None = None
         self._letters_turn = trio.Lock()
 
     def __repr__(self) -> str:
@@ -101,12 +103,18 @@ class RabbitMQBroker:
 
     def _current_publisher(self) -> Publisher:
         run = trio.lowlevel.current_trio_token()
-        if self._publisher is None or self._publisher_run is not run:
-            self._publisher = Publisher(self.address, self.config)
-            self._publisher_run = run
+        if self._publisher is None or self._run is not run:
+            self._publisher = Publisher(Line(self.address, self.config, "chicory publisher"), self.config)
+            self._desk = Line(self.address, self.config, "chicory desk")
+            self._run = run
             self._letters_turn = trio.Lock()
             self._consumers.clear()
         return self._publisher
+
+    def _current_desk(self) -> Line:
+        self._current_publisher()
+        assert self._desk is not None
+        return self._desk
 
     def _names_of(self, queue: str) -> Names:
         names = self._names.get(queue)
@@ -119,11 +127,9 @@ class RabbitMQBroker:
     @asynccontextmanager
     async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[RabbitMQConsumer]:
         """See `Broker.consumer`."""
-        publisher = self._current_publisher()
-        timeout, heartbeat = self.config.connect_timeout, self.config.heartbeat
         consumer = RabbitMQConsumer(
-            await connect(self.address, timeout=timeout, heartbeat=heartbeat, name=f"chicory {name}"),
-            publisher,
+            Line(self.address, self.config, f"chicory {name}"),
+            self._current_publisher(),
             [self._names_of(queue) for queue in queues],
             name=name,
             limit=limit,
@@ -150,8 +156,8 @@ class RabbitMQBroker:
     # -- dead letters -------------------------------------------------------------------------------------------------
 
     def _dead(self, queue: str) -> DeadLetters:
-        publisher, names = self._current_publisher(), self._names_of(queue)
-        return DeadLetters(publisher, names, sender=self._sender, books=self._books, turn=self._letters_turn)
+        publisher, desk, names = self._current_publisher(), self._current_desk(), self._names_of(queue)
+        return DeadLetters(desk, publisher, names, sender=self._sender, books=self._books, turn=self._letters_turn)
 
     async def _trim(self, queue: str, limit: int) -> None:
         await self._dead(queue).trim(limit)
@@ -183,9 +189,9 @@ class RabbitMQBroker:
         names = self._names_of(queue)
         dead = await self.get_dlq_count(queue)
         delayed = sum((await self._delayed(names)).values())
-        publisher = self._current_publisher()
+        desk = self._current_desk()
         async with self._channel() as channel:
-            ready = sum([await publisher.length(channel, one) for one in names.ready])
+            ready = sum([await desk.length(channel, one) for one in names.ready])
         consumers = await self._synced()
         return QueueSizes(
             ready=ready + sum(consumer.waiting(queue) for consumer in consumers),
@@ -198,7 +204,7 @@ class RabbitMQBroker:
         """See `Broker.purge_queue`."""
         names = self._names_of(queue)
         waiting = await self._delayed(names)
-        await self._current_publisher().ensure(names)
+        await self._current_desk().ensure(names)
         purged = 0
         async with self._channel() as channel:
             for one in (*waiting, *names.ready):
@@ -210,12 +216,12 @@ class RabbitMQBroker:
 
     async def _delayed(self, names: Names) -> dict[str, int]:
         """How many messages each level of delay holds, of those that were ever needed: no level without those below."""
-        publisher = self._current_publisher()
+        desk = self._current_desk()
         found: dict[str, int] = {}
         for level in range(LEVELS):
             async with self._channel() as channel:
                 try:
-                    found[names.delayed(level)] = await publisher.length(channel, names.delayed(level))
+                    found[names.delayed(level)] = await desk.length(channel, names.delayed(level))
                 except ChannelError as error:
                     if error.code != NOT_FOUND:
                         raise
@@ -231,7 +237,7 @@ class RabbitMQBroker:
 
     @asynccontextmanager
     async def _channel(self) -> AsyncGenerator[Channel]:
-        channel = await self._current_publisher().channel()
+        channel = await self._current_desk().channel()
         try:
             yield channel
         finally:
@@ -244,13 +250,14 @@ class RabbitMQBroker:
 
     async def ping(self) -> str:
         """See `Broker.ping`."""
-        return await self._current_publisher().product()
+        return (await self._current_desk().open()).product
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        if self._publisher is not None:
+        if self._publisher is not None and self._desk is not None:
             self._publisher.close()
-            self._publisher = None
+            self._desk.close()
+            self._publisher = self._desk = None
         await trio.lowlevel.checkpoint()
 
 

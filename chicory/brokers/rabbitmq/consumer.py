@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from chicory.brokers.base import Delivery, Settlement
 from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.intake import Held, Stash, Tags
+from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender, cause, rest, spent
 from chicory.brokers.rabbitmq.publisher import Flight, Publisher
 from chicory.brokers.rabbitmq.settling import parcel, road
@@ -27,7 +28,6 @@ from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, BrokerUnavailable, LeaseLost
 from chicory.links import amqp_methods
-from chicory.links.amqp import Connection
 from chicory.links.amqp_channel import Answer, Fate
 from chicory.links.amqp_frames import Delivered
 from chicory.outcome import Dead
@@ -50,13 +50,14 @@ _numbers = count(1)
 class RabbitMQConsumer:
     """See `brokers.base.Consumer`.
 
+    line: the connection, which is its own and is never opened again.
     trim: forgets the oldest dead letters of a queue beyond a limit.
     most: the count up to which deaths are charged that may be a neighbour's fault; None is no limit.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        line: Line,
         publisher: Publisher,
         queues: Sequence[Names],
         *,
@@ -69,7 +70,7 @@ class RabbitMQConsumer:
     ) -> None:
         self.name = name
         self.lease = 2 * config.heartbeat
-        self._connection = connection
+        self._line = line
         self._publisher = publisher
         self._queues = queues
         self._limit = limit
@@ -103,8 +104,8 @@ class RabbitMQConsumer:
     async def join(self) -> None:
         """Open the channel and see that the queues are there; deliveries come once they are asked for."""
         for names in self._queues:
-            await self._publisher.ensure(names)
-        channel = self._channel = await self._connection.channel(timeout=self._timeout)
+            await self._line.ensure(names)
+        channel = self._channel = await self._line.channel()
         channel.delivered, channel.cancelled, channel.ended = self._deliver, self._bereave, self._lose
         await self.sync()
         trio.lowlevel.spawn_system_task(self._look_after, name="chicory rabbitmq consumer")
@@ -118,12 +119,13 @@ class RabbitMQConsumer:
         except BrokerError as error:
             log.warning("left without saying goodbye (%s); RabbitMQ gives back what is pending", error)
         finally:
-            await self._connection.aclose(timeout=self._timeout)
+            if self._line.connection is not None:
+                await self._line.connection.aclose(timeout=self._timeout)
 
     def close(self) -> None:
         """Close at once."""
         self._left = True
-        self._connection.close()
+        self._line.close()
         self._chores.set()
 
     async def sync(self) -> None:
@@ -158,7 +160,7 @@ class RabbitMQConsumer:
 
     def _bereave(self, tag: str) -> None:
         """RabbitMQ ended a consumer, most likely because its queue was deleted."""
-        self._publisher.missing([self._names[tag]])
+        log.warning("%s was deleted; declaring it again", self._names[tag].main)
         self._consuming = {queue: one for queue, one in self._consuming.items() if one != tag}
         self._news.set()
 
@@ -167,7 +169,8 @@ class RabbitMQConsumer:
         missing = [names for names in self._queues if not self._consuming.keys() >= set(names.ready)]
         for names in missing:
             # A queue that is not there would end the channel, and with it take away what is held.
-            await self._publisher.ensure(names, again=True)
+            self._line.missing(names)
+            await self._line.ensure(names)
         self._check()
         for names in missing:
             for queue in names.ready:
@@ -263,7 +266,7 @@ class RabbitMQConsumer:
         self._acknowledge(done)
         for held in done:
             if held.alone:
-                await self._publisher.unmark(held.alone)
+                await self._unmark(held.alone)
         limit = self._config.dlq_max_length
         if limit is not None:
             for queue in {one.delivery.queue for one in settlements if isinstance(one.outcome, Dead)}:
@@ -323,8 +326,14 @@ class RabbitMQConsumer:
         held = self._held.get(delivery.receipt)
         if held is not None and isinstance(delivery.message, TaskMessage):
             mark = held.names.alone(delivery.message.id)
-            await self._publisher.mark(mark)
+            await self._line.mark(mark)
             held.alone = mark
+
+    async def _unmark(self, mark: str) -> None:
+        try:
+            await self._line.unmark(mark)
+        except BrokerError as error:
+            log.info("the mark %s stays until it expires: %s", mark, error)
 
     # -- the lease
 
@@ -379,7 +388,7 @@ class RabbitMQConsumer:
         if held.redelivered:
             mark = held.names.alone(message.id) if isinstance(message, TaskMessage) else ""
             innocent = self._most is not None and died + 1 >= self._most
-            if not innocent or (mark and await self._publisher.marked(mark)):
+            if not innocent or (mark and await self._line.marked(mark)):
                 died += 1
             why = DIED
         return self._sender.again(held.names, message, spent=died, cause=why, delay=rest(headers))

@@ -15,6 +15,7 @@ import trio
 from msgspec.structs import replace
 
 from chicory.brokers.rabbitmq.books import Books
+from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import LETTER, Sender, letter_of
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.topology import Names
@@ -39,9 +40,12 @@ class _Taken:
 
 
 class DeadLetters:
-    """The dead letters of one queue.  *turn* is for all who use the connection of *publisher*."""
+    """The dead letters of one queue.  *turn* is for all who use *line*."""
 
-    def __init__(self, publisher: Publisher, names: Names, *, sender: Sender, books: Books, turn: trio.Lock) -> None:
+    def __init__(
+        self, line: Line, publisher: Publisher, names: Names, *, sender: Sender, books: Books, turn: trio.Lock
+    ) -> None:
+        self._line = line
         self._publisher = publisher
         self._names = names
         self._sender = sender
@@ -72,7 +76,6 @@ class DeadLetters:
             message = taken.letter.original_message
             if isinstance(message, TaskMessage):
                 message = replace(message, retries=0 if reset_retries else message.retries, eta=None)
-            await self._publisher.ensure(self._names)
             # To the end, for half of it would be two of the message.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST):
                 (fate,) = await self._publisher.deliver([self._sender.again(self._names, message)])
@@ -102,12 +105,12 @@ class DeadLetters:
     async def count(self) -> int:
         """See `Broker.get_dlq_count`."""
         async with self._locked() as channel:
-            return await self._publisher.length(channel, self._names.dead)
+            return await self._line.length(channel, self._names.dead)
 
     async def trim(self, limit: int) -> None:
         """Forget the oldest beyond *limit*."""
         async with self._locked() as channel:
-            excess = await self._publisher.length(channel, self._names.dead) - limit
+            excess = await self._line.length(channel, self._names.dead) - limit
             while excess > 0:
                 page = await _Reader(channel, self._names, self._publisher.timeout).page(min(excess, _PAGE))
                 for taken in page:
@@ -130,7 +133,7 @@ class DeadLetters:
     async def _locked(self) -> AsyncGenerator[Channel]:
         """A channel that is alone with the letters; what is taken on it and not acknowledged is put back in the end."""
         async with self._turn:
-            await self._publisher.ensure(self._names)
+            await self._line.ensure(self._names)
             channel = await self._lock()
             try:
                 yield channel
@@ -141,7 +144,7 @@ class DeadLetters:
     async def _lock(self) -> Channel:
         deadline = trio.current_time() + self._publisher.timeout
         while True:
-            channel = await self._publisher.channel()
+            channel = await self._line.channel()
             try:
                 lock = amqp_methods.queue(self._names.lock, durable=False, exclusive=True)
                 await channel.call(lock, timeout=self._publisher.timeout)
@@ -163,7 +166,7 @@ class DeadLetters:
             await channel.answers([channel.ask(method) for method in last], timeout=self._publisher.timeout)
         except BrokerError:
             # The lock may be there still; it ends with its connection.
-            self._publisher.close()
+            self._line.close()
         else:
             channel.close()
 

@@ -114,10 +114,9 @@ class Names:
             dead_lettering = {"x-message-ttl": UNIT_MS << level, "x-dead-letter-exchange": below}
             if not level:
                 dead_lettering["x-dead-letter-routing-key"] = self.back
-            if self._config.queue_type == "quorum":
-                # Else what moves from level to level may get lost when a node fails.
-                dead_lettering |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-            yield Queue(self.delayed(level), self._kind() | dead_lettering)
+            # Never quorum: when a server of 3.10 is killed, those lose what they were passing on or keep it for ever,
+            # whatever their strategy is.  Classic ones are on one node, and lost nothing.
+            yield Queue(self.delayed(level), {"x-queue-type": "classic"} | dead_lettering)
             yield Binding(self.exchange(level), self.delayed(level), _pattern(level, "1"))
             if level:
                 yield Binding(self.exchange(level), below, _pattern(level, "0"), to_exchange=True)

@@ -1,0 +1,102 @@
+"""Servers, accounts, queues and messages that cannot be worked with: a line that says what to do, and nothing lost."""
+
+import socket
+
+import pytest
+import trio
+
+from chicory.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from chicory.outcome import Dead, Done
+from chicory.types import Undecodable
+from tests.contract.harness import OOPS, message, receive, settle, worker
+from tests.servers import free_port
+
+
+def url(node, vhost, userinfo="guest:guest"):
+    return f"amqp://{userinfo}@127.0.0.1:{node.port}/{vhost}"
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "place"), [("guest:wrong-canary", ""), ("nobody:wrong-canary", ""), ("guest:guest", "no-such-vhost")]
+)
+async def test_a_wrong_password_and_a_missing_vhost_are_said_to_be(brokers, rabbit_node, vhost, userinfo, place):
+    broker = brokers(url=url(rabbit_node, place or vhost, userinfo))
+
+    for operation in (broker.ping, lambda: broker.publish(message())):
+        with pytest.raises(
+            BrokerRefused, match="check username, password, and that the virtual host exists"
+        ) as refused:
+            await operation()
+        assert "canary" not in str(refused.value)
+
+
+async def test_nobody_there_is_unavailable_and_says_where(brokers):
+    broker = brokers(url=f"amqp://127.0.0.1:{free_port()}/x", publish_timeout=0.1)
+
+    with pytest.raises(BrokerUnavailable, match=r"amqp://127.0.0.1:\d+/x: cannot connect"):
+        await broker.publish(message())
+
+
+async def test_something_else_that_answers_is_named(brokers):
+    async def chatter(stream):
+        await stream.receive_some(8)
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, chatter, 0)
+        port = listeners[0].socket.getsockname()[1]
+        broker = brokers(url=f"amqp://127.0.0.1:{port}/", publish_timeout=0.1)
+        with pytest.raises(BrokerUnavailable, match="does not speak AMQP"):
+            await broker.ping()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_accepts_and_says_nothing_is_given_up(brokers):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        broker = brokers(url=f"amqp://127.0.0.1:{port}/", publish_timeout=0.1, connect_timeout=0.2)
+
+        with pytest.raises(BrokerUnavailable, match=r"no answer in 0\.2 s"):
+            await broker.ping()
+
+
+async def test_other_settings_for_a_queue_are_refused_and_delete_nothing(brokers, broker):
+    await broker.publish(message())
+
+    other = brokers(max_priority=5)
+    with pytest.raises(BrokerRefused, match=r"chicory.queue.default: it was declared with other settings .*x-max-prio"):
+        await other.publish(message())
+    with pytest.raises(BrokerRefused, match="nothing was changed"):
+        async with worker(other):
+            pass
+
+    assert (await broker.get_queue_sizes()).ready == 1
+
+
+@pytest.mark.parametrize("settings", [{"max_priority": 3}, {"durable": False}])
+async def test_quorum_queues_cannot_do_everything(brokers, settings):
+    with pytest.raises(ConfigError, match="quorum queues"):
+        brokers(queue_type="quorum", **settings)
+
+
+async def test_foreign_and_corrupt_messages_are_dead_letters_in_the_end(broker):
+    from chicory.brokers.rabbitmq.mail import Parcel
+    from chicory.links.amqp_frames import Outgoing
+
+    names = broker._names_of("default")
+    foreign = [
+        Outgoing("", names.main, "odd", b"\xff\x00", {"chicory-deliveries": "many", "chicory-rest": "soon"}),
+        Outgoing("", names.main, "x" * 200, b"", {"chicory-deliveries": -3, "chicory-cause": 7, "nested": {"a": [1]}}),
+        Outgoing("", names.main, "", b"{}" * 100_000),
+    ]
+    await broker._current_publisher().deliver([Parcel(names, one) for one in foreign])
+    await broker.publish(message())
+
+    async with worker(broker) as consumer:
+        *bad, good = await receive(consumer, 4)
+        assert [type(one.message) for one in bad] == [Undecodable] * 3
+        assert [one.count for one in bad] == [1, 1, 1]
+        await settle(consumer, bad, Dead(OOPS))
+        await settle(consumer, [good], Done(None))
+
+    assert [one.original_message.raw for one in await broker.get_dlq_messages()] == [one.body for one in foreign]
