@@ -85,6 +85,8 @@ def open_backend(config: ChicoryConfig) -> "Backend | None":
             return MemoryBackend(result_ttl=chosen.redis.result_ttl)
         case BackendType.EMBEDDED:
             redis, hint = evolve(chosen.redis, url=_socket(config)), not_running(_state_dir(config))
+        case BackendType.RPC:
+            return _open_rpc(config)
         case BackendType.REDIS:
             redis, hint = chosen.redis, ""
         case _:
@@ -94,6 +96,16 @@ def open_backend(config: ChicoryConfig) -> "Backend | None":
     except ImportError as error:
         raise _missing("Redis", error) from error
     return RedisBackend(redis, hint=hint)
+
+
+def _open_rpc(config: ChicoryConfig) -> "Backend":
+    if config.broker.type is not BrokerType.RABBITMQ:
+        raise ConfigError('backend.type = "rpc": results are sent by RabbitMQ only; set broker.type = "rabbitmq"')
+    try:
+        from chicory.backends.rabbitmq import RpcBackend
+    except ImportError as error:
+        raise _missing("RabbitMQ", error) from error
+    return RpcBackend(config.broker.rabbitmq, result_ttl=config.backend.rpc.result_ttl)
 
 
 def _state_dir(config: ChicoryConfig) -> str:

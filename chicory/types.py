@@ -40,11 +40,12 @@ class BrokerType(Enum):
 
 
 class BackendType(Enum):
-    """Where results are kept.  EMBEDDED is the private server of the embedded broker."""
+    """Where results are kept.  EMBEDDED is the private server of the embedded broker; RPC keeps none, it sends them."""
 
     EMBEDDED = "embedded"
     REDIS = "redis"
     MEMORY = "memory"
+    RPC = "rpc"
     NONE = "none"
 
 

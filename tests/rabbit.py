@@ -61,6 +61,7 @@ class RabbitNode:
         }
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -104,6 +105,7 @@ class RabbitNode:
                 raise RuntimeError(f"rabbitmq-server does not start:\n{said[-2000:]}")
             # A poll, as in tests.servers: a node cannot tell when it is ready.
             time.sleep(0.05)
+        self._started = True
 
     def kill(self) -> None:
         """End it without a word, as the kernel would."""
@@ -111,6 +113,7 @@ class RabbitNode:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(20)
             self._process = None
+            self._started = False
 
     def restart(self) -> None:
         """Kill it and start it on the same address."""
@@ -154,15 +157,20 @@ class RabbitNode:
     def _erl_call(self, expressions: str) -> subprocess.CompletedProcess[str]:
         # Under a random name, because a node does not let in two of one name at a time.
         command = ["erl_call", "-r", "-address", f"127.0.0.1:{self._dist_port}", "-c", self._cookie, "-e"]
-        return subprocess.run(
-            command,
-            env=self._environ,
-            input=f"{expressions}\n",
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        while True:
+            done = subprocess.run(
+                command,
+                env=self._environ,
+                input=f"{expressions}\n",
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            # Now and then a handshake fails, and then nothing was evaluated.
+            running = self._process is not None and self._process.poll() is None
+            if "failed to connect" not in done.stderr or not self._started or not running:
+                return done
 
     def remove(self) -> None:
         self.kill()

@@ -10,6 +10,7 @@ from chicory.config.settings import (
     RabbitMQBrokerConfig,
     RedisBackendConfig,
     RedisBrokerConfig,
+    RpcBackendConfig,
     SupervisorConfig,
     WorkerConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "RabbitMQBrokerConfig",
     "RedisBackendConfig",
     "RedisBrokerConfig",
+    "RpcBackendConfig",
     "SecretStr",
     "SupervisorConfig",
     "WorkerConfig",

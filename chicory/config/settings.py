@@ -139,6 +139,18 @@ class RedisBackendConfig(Section):
 
 
 @settings
+class RpcBackendConfig(Section):
+    """Results as messages to whoever sent the task, each to be read once; with RabbitMQ as the broker.
+
+    result_ttl: seconds that a result waits to be read.
+    """
+
+    section: ClassVar[str] = "backend.rpc"
+
+    result_ttl: int = setting(default=86_400, converter=Integer(1, 2_000_000))
+
+
+@settings
 class BackendConfig(Section):
     """Where results are kept.  type: None is what goes with the broker; see `ChicoryConfig.chosen_backend`."""
 
@@ -146,6 +158,7 @@ class BackendConfig(Section):
 
     type: BackendType | None = setting(default=None, converter=Maybe(Member(BackendType)))
     redis: RedisBackendConfig = subsection(factory=RedisBackendConfig)
+    rpc: RpcBackendConfig = subsection(factory=RpcBackendConfig)
 
 
 @settings

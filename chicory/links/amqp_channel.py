@@ -113,6 +113,7 @@ class Channel:
     def __init__(self, line: Line, number: int) -> None:
         self.number = number
         self.error: BrokerError | None = None
+        self.over = trio.Event()
         self.delivered: Callable[[Delivered], None] = lambda _: None
         self.cancelled: Callable[[str], None] = lambda _: None
         self.ended: Callable[[BrokerError], None] = lambda _: None
@@ -251,6 +252,7 @@ class Channel:
         if self.error is not None:
             return
         self.error = error
+        self.over.set()
         self.ended(error)
         answers, self._answers = self._answers, deque()
         for answer in answers:

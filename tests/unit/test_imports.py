@@ -16,7 +16,16 @@ LEVELS = [
     {"embedded", "exits", "lifeline", "outage", "server"},
     {"brokers.base", "backends.base", "links"},
     {"context", "result", "task", "drivers", "app", "loading", "process", "journal"},
-    {"brokers.memory", "brokers.redis", "brokers.rabbitmq", "backends.memory", "backends.redis", "scheduler", "check"},
+    {
+        "brokers.memory",
+        "brokers.redis",
+        "brokers.rabbitmq",
+        "backends.memory",
+        "backends.redis",
+        "backends.rabbitmq",
+        "scheduler",
+        "check",
+    },
     # A worker in a process of its own has no scheduler in it, but `Worker(app).run()` has.
     {"worker"},
     {"cli", "testing"},
@@ -80,7 +89,8 @@ def test_drivers_do_not_import_each_other(name, path):
     driver = room(name)
     if driver.count(".") != 1 or driver.endswith(".base"):
         return
-    # The Redis backend and the Redis broker share keys: results are stored by the script that settles.
+    # The Redis backend and the Redis broker share keys: results are stored by the script that settles.  And results by
+    # RabbitMQ are sent by its broker.
     family = driver.partition(".")[2]
     for imported in imports(path, lazy=True):
         other = room(imported.removeprefix("chicory."))

@@ -1,7 +1,8 @@
 """The RabbitMQ broker."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol, runtime_checkable
 
 import trio
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from chicory.brokers.rabbitmq.topology import LEVELS, Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
-from chicory.errors import ConfigError, PublishUnknown, QueueFull
+from chicory.errors import BrokerError, ConfigError, PublishUnknown, QueueFull, UsageError
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import Address, address_of
 from chicory.links.amqp_channel import NOT_FOUND, Channel, ChannelError, Fate
@@ -27,6 +28,19 @@ from chicory.wire import check_queue
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
 _FAREWELL = 5.0
 _MAX_BATCH = 256
+
+
+@runtime_checkable
+class TakesReplies(Protocol):
+    """What the broker has to know of a joined backend."""
+
+    async def reply_to(self, task_ids: Sequence[str]) -> str:
+        """Expect the results of these tasks; returns the queue they are to be sent to."""
+        ...
+
+    def forget(self, task_ids: Collection[str]) -> None:
+        """These were not published after all."""
+        ...
 
 
 class RabbitMQBroker:
@@ -46,6 +60,7 @@ class RabbitMQBroker:
         self._books = Books()
         self._sender = Sender(config.max_priority, config.durable)
         self._names: dict[str, Names] = {}
+        self._replies: TakesReplies | None = None
         self._consumers: set[RabbitMQConsumer] = set()
         # Publishing, and everything that is neither publishing nor working; of the run that used them last.
         self._publisher: Publisher | None = None
@@ -57,27 +72,50 @@ class RabbitMQBroker:
         return f"<RabbitMQBroker {self.address}>"
 
     def join(self, backend: Backend) -> None:
-        """See `Broker.join`.  No backend joins: RabbitMQ keeps no results."""
+        """See `Broker.join`.  The backend says where the results of what is published are to be sent."""
+        if isinstance(backend, TakesReplies):
+            self._replies = backend
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
     async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
         """See `Broker.publish`."""
-        await self._publish([self._parcel(message, queue, delay)])
+        async with self._awaited([message]) as (awaited,):
+            await self._publish([self._parcel(awaited, queue, delay)])
 
     async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
         """See `Broker.publish_many`."""
+        await trio.lowlevel.checkpoint()
         parcels = [self._parcel(message, queue, None) for message in messages]
-        taken = 0
-        if not parcels:
-            await trio.lowlevel.checkpoint()
-        for start in range(0, len(parcels), _MAX_BATCH):
-            some = parcels[start : start + _MAX_BATCH]
-            try:
-                await self._publish(some)
-            except QueueFull as full:
-                raise QueueFull(full.queue, full.limit, taken + full.published) from None
-            taken += len(some)
+        async with self._awaited(messages) as awaited:
+            if self._replies is not None:
+                parcels = [self._parcel(message, queue, None) for message in awaited]
+            for start in range(0, len(parcels), _MAX_BATCH):
+                try:
+                    await self._publish(parcels[start : start + _MAX_BATCH])
+                except QueueFull as full:
+                    raise QueueFull(full.queue, full.limit, start + full.published) from None
+
+    @asynccontextmanager
+    async def _awaited(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[Sequence[TaskMessage]]:
+        """The messages, saying where their results are to be sent, if anybody wants them."""
+        replies = self._replies
+        wanted = [one.id for one in messages if not one.ignore_result and one.reply_to is None]
+        if replies is None or not wanted:
+            yield messages
+            return
+        queue = await replies.reply_to(wanted)
+        among = set(wanted)
+        try:
+            yield [replace(one, reply_to=queue) if one.id in among else one for one in messages]
+        except QueueFull as full:
+            replies.forget([one.id for one in messages[full.published :]])
+            raise
+        except PublishUnknown:
+            raise
+        except (BrokerError, UsageError):
+            replies.forget(wanted)
+            raise
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
         publisher = self._current_publisher()

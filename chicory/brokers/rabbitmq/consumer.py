@@ -22,7 +22,7 @@ from chicory.brokers.rabbitmq.intake import Held, Stash, Tags
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender, cause, rest, spent
 from chicory.brokers.rabbitmq.publisher import Flight, Publisher
-from chicory.brokers.rabbitmq.settling import parcel, road
+from chicory.brokers.rabbitmq.settling import copy, reply, road
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
@@ -84,8 +84,8 @@ class RabbitMQConsumer:
         self._stash = Stash()
         # Received and not yet settled, by receipt.
         self._held: dict[Any, Held] = {}
-        # Copies of these that are on their way, and perhaps there already.
-        self._flights: dict[Any, Flight] = {}
+        # What was sent for these and may be there already, by receipt and whether it is a reply.
+        self._flights: dict[tuple[Any, bool], Flight] = {}
         # Delivered, and not to be received as they are.
         self._aside: list[Held] = []
         self._names: dict[str, Names] = {}
@@ -279,7 +279,8 @@ class RabbitMQConsumer:
         return held is not None and held.acked == delivery.acked and (held.acked or self._lost is None)
 
     def _let_go(self, delivery: Delivery) -> Held | None:
-        self._flights.pop(delivery.receipt, None)
+        for is_reply in (True, False):
+            self._flights.pop((delivery.receipt, is_reply), None)
         self._news.set()
         return self._held.pop(delivery.receipt, None)
 
@@ -289,35 +290,39 @@ class RabbitMQConsumer:
                 self._channel.ack(tag, multiple=multiple)
 
     async def _send(self, settlements: Sequence[Settlement]) -> None:
-        """Return when what the outcomes want published is in its queue; a call that was cancelled is taken up again."""
-        while True:
-            receipts: list[Any] = []
-            parcels: list[Parcel] = []
-            waiting: dict[Any, Names] = {}
-            for one in settlements:
-                receipt = one.delivery.receipt
-                names = self._held[receipt].names
-                wanted = parcel(one, names, self._sender, self.now())
-                if wanted is None:
-                    continue
-                waiting[receipt] = names
-                if receipt not in self._flights:
-                    receipts.append(receipt)
-                    parcels.append(wanted)
-            if not waiting:
-                return
-            if parcels:
-                self._flights.update(zip(receipts, await self._publisher.launch(parcels), strict=True))
-            await self._publisher.land([self._flights[receipt] for receipt in waiting])
-            fates = {receipt: self._flights[receipt].fate for receipt in waiting}
-            failed = [receipt for receipt, fate in fates.items() if fate is not Fate.TAKEN]
-            for receipt in failed:
-                del self._flights[receipt]
-            if not failed:
-                return
-            if any(fates[receipt] is not Fate.RETURNED for receipt in failed):
-                raise BrokerUnavailable(f"{len(failed)} outcomes were not confirmed: {self._publisher.trouble}")
-            self._publisher.missing([waiting[receipt] for receipt in failed])
+        """Return when what the outcomes want published is there; a call that was cancelled is taken up again.
+
+        The result goes first: a crash before the ack runs the task again, the other way round its result were lost.
+        """
+        wanted: dict[tuple[Any, bool], Parcel] = {}
+        for one in settlements:
+            receipt = one.delivery.receipt
+            names = self._held[receipt].names
+            for parcel, is_reply in (
+                (reply(one, names, self._sender), True),
+                (copy(one, names, self._sender, self.now()), False),
+            ):
+                if parcel is not None:
+                    wanted[receipt, is_reply] = parcel
+        while wanted:
+            new = [key for key in wanted if key not in self._flights]
+            if new:
+                flights = await self._publisher.launch([wanted[key] for key in new])
+                self._flights.update(zip(new, flights, strict=True))
+            await self._publisher.land([self._flights[key] for key in wanted])
+            again: dict[tuple[Any, bool], Parcel] = {}
+            unknown = 0
+            for key, parcel in wanted.items():
+                fate = self._flights[key].fate
+                # Whoever waited for a result may have gone.
+                if fate is not Fate.TAKEN and not (key[1] and fate is Fate.RETURNED):
+                    del self._flights[key]
+                    again[key] = parcel
+                    unknown += fate is not Fate.RETURNED
+            if unknown:
+                raise BrokerUnavailable(f"{unknown} outcomes were not confirmed: {self._publisher.trouble}")
+            self._publisher.missing([parcel.names for parcel in again.values()])
+            wanted = again
 
     async def isolate(self, delivery: Delivery) -> None:
         """See `Consumer.isolate`."""

@@ -19,6 +19,9 @@ REST = "chicory-rest"
 # Of a dead letter.
 LETTER, FAILED_AT, ERROR, TRACEBACK = "chicory-letter", "chicory-failed-at", "chicory-error", "chicory-traceback"
 
+# The queues of those who wait for results begin so; what else users write into reply_to is theirs.
+REPLIES = "chicory.reply."
+
 # Headers travel in one frame of 128 KiB, together.
 _LONGEST_ERROR, _LONGEST_TRACEBACK = 8 * 1024, 32 * 1024
 _LONGEST_CAUSE = 1024
@@ -64,6 +67,10 @@ class Sender(msgspec.Struct, frozen=True):
         task_id, body = (message.id, pack(message)) if known else ("", message.raw)
         outgoing = Outgoing("", names.dead, task_id, body, headers, None, self.persistent)
         return Parcel(names, outgoing)
+
+    def reply(self, names: Names, message: TaskMessage, record: bytes) -> Parcel:
+        """A result, to whoever sent the message."""
+        return Parcel(names, Outgoing("", message.reply_to or "", message.id, record, None, None, self.persistent))
 
     def _parcel(
         self,

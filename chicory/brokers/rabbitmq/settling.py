@@ -3,10 +3,11 @@
 from typing import assert_never
 
 from chicory.brokers.base import Settlement
-from chicory.brokers.rabbitmq.mail import Parcel, Sender
+from chicory.brokers.rabbitmq.mail import REPLIES, Parcel, Sender
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.delay import bounded
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn
+from chicory.types import TaskMessage
 
 
 def road(settlement: Settlement) -> str:
@@ -26,7 +27,15 @@ def road(settlement: Settlement) -> str:
             assert_never(settlement.outcome)
 
 
-def parcel(settlement: Settlement, names: Names, sender: Sender, now: float) -> Parcel | None:
+def reply(settlement: Settlement, names: Names, sender: Sender) -> Parcel | None:
+    """The result as a message to whoever waits for it; None: there is no result, or nobody waits."""
+    message = settlement.delivery.message
+    if settlement.record is None or not isinstance(message, TaskMessage):
+        return None
+    return sender.reply(names, message, settlement.record) if (message.reply_to or "").startswith(REPLIES) else None
+
+
+def copy(settlement: Settlement, names: Names, sender: Sender, now: float) -> Parcel | None:
     """What has to be in a queue before the delivery is acknowledged; None: nothing."""
     delivery = settlement.delivery
     match settlement.outcome:
