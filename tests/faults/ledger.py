@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections import defaultdict
+from itertools import chain
 
 import attrs
 
@@ -118,22 +119,24 @@ class Ledger:
         with self.path.open("rb") as file:
             file.seek(self._begun)
             text = file.read().decode()
-        runs, open_runs = [], {}
+        # A message of which there are two may run twice at once, in one process and with one count.
+        runs, open_runs = [], defaultdict(list)
         for line in text.splitlines():
             what, task, count, pid, boot, unix = line.split()
-            if what != "start" and (task, int(count), int(pid)) not in open_runs and task not in self.sent:
-                continue  # it began on the page of a test that failed
             key = task, int(count), int(pid)
+            if what != "start" and not open_runs[key] and task not in self.sent:
+                continue  # it began on the page of a test that failed
             if what == "start":
-                run = open_runs[key] = Run(task, int(count), int(pid), float(boot), float(unix))
+                run = Run(task, int(count), int(pid), float(boot), float(unix))
+                open_runs[key].append(run)
                 runs.append(run)
             else:
-                run = open_runs.pop(key)
+                run = open_runs[key].pop(0)
                 run.end, run.how = float(boot), what
         killed = {fault.pid: fault.at for fault in self.faults if fault.pid and fault.what == "SIGKILL"}
         with self._lock:
             deaths = dict(self._deaths)
-        for run in open_runs.values():
+        for run in chain.from_iterable(open_runs.values()):
             if run.pid in killed:
                 run.end = max(killed[run.pid], run.start)
             elif run.pid in deaths:

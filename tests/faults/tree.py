@@ -73,8 +73,12 @@ class Tree:
         self.forgiven = 0
         self._watch = _Watch(self.home / "watch", self.ledger)
         self.configure(**settings)
-        redis = RedisBrokerConfig(url=url, key_prefix=self.prefix, publish_timeout=20.0)
-        self._client_config = ChicoryConfig(
+        self._client_config = self.client_config()
+
+    def client_config(self):
+        """What the other end is told."""
+        redis = RedisBrokerConfig(url=self.url, key_prefix=self.prefix, publish_timeout=20.0)
+        return ChicoryConfig(
             broker=BrokerConfig(type=BrokerType.REDIS, redis=redis), backend=BackendConfig(type=BackendType.REDIS)
         )
 

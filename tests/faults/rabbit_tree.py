@@ -1,0 +1,80 @@
+"""A chicoryd with all its processes on RabbitMQ."""
+
+from chicory import BackendType, BrokerType, Chicory
+from chicory.config import BackendConfig, BrokerConfig, ChicoryConfig, RabbitMQBrokerConfig
+from chicory.errors import BrokerError
+from tests.faults.tree import PATIENCE, Tree, until
+
+QUEUE = "chicory.queue.default"
+
+
+class RabbitTree(Tree):
+    """One daemon in a virtual host of *node*; results are kept nowhere."""
+
+    def __init__(self, node, **settings):
+        self.node, self.vhost = node, node.vhost()
+        super().__init__(node.url(self.vhost), **settings)
+
+    def client_config(self):
+        rabbitmq = RabbitMQBrokerConfig(url=self.url, publish_timeout=20.0)
+        return ChicoryConfig(
+            broker=BrokerConfig(type=BrokerType.RABBITMQ, rabbitmq=rabbitmq),
+            backend=BackendConfig(type=BackendType.NONE),
+        )
+
+    def configure(self, **settings):
+        super().configure(**settings)
+        # What is Redis' own stands in a table that nobody reads.
+        text = self.config.read_text().replace('type = "redis"', 'type = "rabbitmq"')
+        text = text.replace(f'url = "{self.url}"\n', "")
+        self.config.write_text(f'{text}[broker.rabbitmq]\nurl = "{self.url}"\nheartbeat = 5.0\n')
+
+    async def ready(self):
+        workers = self.settings("supervisor", "workers")
+        await until(lambda: self._count_ready() == workers, "all workers are ready")
+        await until(lambda: self.consumers() == workers, "all workers consume")
+        return self
+
+    def consumers(self):
+        """How many workers RabbitMQ delivers to."""
+        name = f'rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{QUEUE}">>)'
+        return int(
+            self.node.evaluate(
+                f"case rabbit_amqqueue:lookup({name}) of {{ok, Q}} -> length(rabbit_amqqueue:consumers(Q)); _ -> 0 end."
+            )
+        )
+
+    def client(self, url=None):
+        return Chicory(config=self._client_config)
+
+    def held(self):
+        """How many messages RabbitMQ has given to workers, or keeps for them."""
+        name = f'rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{QUEUE}">>)'
+        return int(
+            self.node.evaluate(
+                f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), [{{_, N}}] = rabbit_amqqueue:info(Q, [messages]), N."
+            )
+        )
+
+
+async def close_books(tree, app, *, dead=(), overlapping=False, patience=PATIENCE):
+    """Wait until all is done, and check that nothing was lost, and nothing repeated without a reason.
+
+    overlapping: a connection broke, so RabbitMQ gave a message to another worker before its run could be cancelled.
+    """
+
+    async def nothing_left():
+        try:
+            sizes = await app.broker.get_queue_sizes()
+        except BrokerError:
+            return False
+        return not (sizes.ready or sizes.delayed) and tree.held() == 0
+
+    await until(nothing_left, "the queue is empty", patience)
+    await until(lambda: not tree.ledger.running(), "everything has ended")
+    letters = [letter.task_id for letter in await app.broker.get_dlq_messages()]
+    verdict = tree.ledger.judge(dead=letters)
+    if overlapping:
+        verdict.overlapping.clear()
+    assert verdict.clean(), f"{verdict}\nfaults: {tree.ledger.faults}\n{tree.log()[-4000:]}"
+    assert set(letters) == set(dead)
