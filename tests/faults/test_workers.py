@@ -31,13 +31,6 @@ async def kill_workers(tree, kills, dice):
     return faults
 
 
-async def rested(tree):
-    """A new daemon, whose slots have no deaths to be slow about."""
-    tree.ledger.new_page()
-    await tree.stop()
-    await tree.start().ready()
-
-
 @pytest.mark.parametrize("seconds", [BEYOND, pytest.param(15 * LEASE, marks=pytest.mark.long)])
 async def test_nobody_who_lives_is_taken_for_dead_however_long_he_is_silent(tree, app, seconds):
     """One worker is stopped, one has its interpreter held by C code, and one is only slow: all of it runs once."""
@@ -79,7 +72,7 @@ async def test_what_killed_workers_ran_runs_again_within_a_second(tree, app, mea
     tree.configure(supervisor={"workers": 8}, worker={"max_deliveries": 1000})
     waits = []
     for turn in range(rounds):
-        await rested(tree)
+        await tree.rest()
         dice = random.Random(turn)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: send(tree, app, long(120, 1.0), batch=1, pause=0.03))
@@ -98,7 +91,7 @@ async def test_what_killed_workers_ran_runs_again_within_a_second(tree, app, mea
 
     p99 = measured(f"from one of {8 * rounds} kills until what was in flight runs again", waits)
     tree.configure(worker={"max_deliveries": 1000})
-    await rested(tree)
+    await tree.rest()
     assert p99 <= 1.0
 
 
@@ -107,7 +100,7 @@ async def test_killed_workers_lose_nothing_and_repeat_only_what_they_ran(tree, a
     """And of at-most-once tasks they lose what they ran, and repeat nothing."""
     for turn in range(rounds):
         if turn:
-            await rested(tree)
+            await tree.rest()
         dice = random.Random(turn)
         once = [message("once", round(dice.uniform(0.0, 0.4), 3)) for _ in range(200)]
         load = once + long(16, 1.0) + quick(400)
