@@ -83,6 +83,7 @@ class RabbitMQBrokerConfig(Section):
     dlq_max_length: the oldest dead letters beyond this are dropped.
     max_priority: priorities from 0 to this; classic queues only.
     heartbeat: the server takes a worker for dead that was silent for twice as long.
+    consumer_timeout: the server's setting of that name: what is held for half of it is renewed.
     """
 
     section: ClassVar[str] = "broker.rabbitmq"
@@ -99,6 +100,7 @@ class RabbitMQBrokerConfig(Section):
     dlq_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
     max_priority: int | None = setting(default=None, converter=Maybe(Integer(1, 255)))
     heartbeat: float = setting(default=30.0, converter=Seconds())
+    consumer_timeout: float = setting(default=1800.0, converter=Seconds())
     connect_timeout: float = setting(default=5.0, converter=Seconds())
     publish_timeout: float = setting(default=10.0, converter=Seconds())
 

@@ -18,10 +18,11 @@ from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
 from chicory.brokers.rabbitmq.books import Books
-from chicory.brokers.rabbitmq.intake import Held, Stash, Tags
+from chicory.brokers.rabbitmq.intake import Acks, Held, Stash
 from chicory.brokers.rabbitmq.line import Line
-from chicory.brokers.rabbitmq.mail import Parcel, Sender, cause, rest, spent
+from chicory.brokers.rabbitmq.mail import RENEWED, Parcel, Sender, cause, rest, spent
 from chicory.brokers.rabbitmq.publisher import Flight, Publisher
+from chicory.brokers.rabbitmq.renewal import Renewal
 from chicory.brokers.rabbitmq.settling import copy, reply, road
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.clock import unix_now
@@ -80,7 +81,6 @@ class RabbitMQConsumer:
         self._trim = trim
         self._sender = Sender(config.max_priority, config.durable)
         self._timeout = config.connect_timeout
-        self._tags = Tags()
         self._stash = Stash()
         # Received and not yet settled, by receipt.
         self._held: dict[Any, Held] = {}
@@ -92,6 +92,7 @@ class RabbitMQConsumer:
         self._consuming: dict[str, str] = {}
         self._ending: list[Answer] = []
         self._moving = trio.Lock()
+        self._renewal = Renewal(line, publisher, self._sender, config.connect_timeout)
         self._receiving = 0
         self._received_at = trio.current_time()
         self._lost: BrokerError | None = None
@@ -106,6 +107,7 @@ class RabbitMQConsumer:
         for names in self._queues:
             await self._line.ensure(names)
         channel = self._channel = await self._line.channel()
+        self._acks = Acks(channel)
         channel.delivered, channel.cancelled, channel.ended = self._deliver, self._bereave, self._lose
         await self.sync()
         trio.lowlevel.spawn_system_task(self._look_after, name="chicory rabbitmq consumer")
@@ -149,9 +151,11 @@ class RabbitMQConsumer:
 
     def _deliver(self, delivered: Delivered) -> None:
         content = delivered.content
-        self._tags.came(delivered.tag)
-        held = Held(self._names[delivered.consumer], delivered.tag, content, delivered.redelivered, trio.current_time())
-        if delivered.redelivered or rest(content.headers):
+        self._acks.came(delivered.tag)
+        names, headers, now = self._names[delivered.consumer], content.headers, trio.current_time()
+        died = delivered.redelivered or RENEWED in headers
+        held = Held(names, self._acks, delivered.tag, content, died, now)
+        if died or rest(headers):
             self._aside.append(held)
             self._chores.set()
             return
@@ -285,9 +289,13 @@ class RabbitMQConsumer:
         return self._held.pop(delivery.receipt, None)
 
     def _acknowledge(self, done: Sequence[Held]) -> None:
-        if self._lost is None:
-            for tag, multiple in self._tags.acknowledge([held.tag for held in done if not held.acked]):
-                self._channel.ack(tag, multiple=multiple)
+        tags: dict[Acks, list[int]] = {}
+        for held in done:
+            if not held.acked:
+                held.done = True
+                tags.setdefault(held.acks, []).append(held.tag)
+        for acks, some in tags.items():
+            acks.send(some)
 
     async def _send(self, settlements: Sequence[Settlement]) -> None:
         """Return when what the outcomes want published is there; a call that was cancelled is taken up again.
@@ -363,6 +371,7 @@ class RabbitMQConsumer:
             self._chores = trio.Event()
             try:
                 await self._charge()
+                await self._renew_old()
                 unwanted = not self._receiving and trio.current_time() - self._received_at > _UNWANTED
                 if len(self._stash) and unwanted:
                     await self._rest()
@@ -373,6 +382,13 @@ class RabbitMQConsumer:
                 continue
             with trio.move_on_after(_UNWANTED):
                 await self._chores.wait()
+
+    async def _renew_old(self) -> None:
+        """Renew what has been held for half as long as RabbitMQ allows."""
+        since = trio.current_time() - self._config.consumer_timeout / 2
+        old = [held for held in self._held.values() if held.since < since and not held.acked]
+        for start in range(0, len(old), _MOST):
+            await self._renewal.renew(old[start : start + _MOST])
 
     async def _charge(self) -> None:
         """Put what was delivered before back into its queue, with one more death on its count."""

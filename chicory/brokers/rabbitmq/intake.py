@@ -1,4 +1,4 @@
-"""What RabbitMQ has delivered to one consumer: what nobody has received yet, and what is to be acknowledged.  Pure."""
+"""What RabbitMQ has delivered to one consumer: what nobody has received yet, and what is to be acknowledged."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,7 @@ import attrs
 from chicory.brokers.base import Delivery
 from chicory.brokers.rabbitmq.mail import cause, spent
 from chicory.brokers.rabbitmq.topology import Names
+from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import Content
 from chicory.wire import unpack
 
@@ -19,19 +20,23 @@ _receipts = count(1)
 class Held:
     """One delivery that RabbitMQ counts as ours.
 
+    acks, tag: how it is acknowledged.
     redelivered: whether it was delivered before, to a consumer that neither acknowledged it nor lives.
     since: when it came, on the run's clock.
     acked, told: whether it was acknowledged before its run, and whether the worker knows that it surely was.
+    done: whether it was acknowledged in the end.
     alone: the mark by which others can tell that it was isolated, "" for none.
     """
 
     names: Names
+    acks: "Acks"
     tag: int
     content: Content
     redelivered: bool
     since: float
     acked: bool = False
     told: bool = False
+    done: bool = False
     alone: str = ""
 
     def delivery(self) -> Delivery:
@@ -121,3 +126,21 @@ class Tags:
             if tag > last:
                 del waiting[tag]
                 yield tag, False
+
+
+class Acks:
+    """The acknowledgements of one channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._tags = Tags()
+
+    def came(self, tag: int) -> None:
+        """A delivery came under *tag*."""
+        self._tags.came(tag)
+
+    def send(self, tags: Iterable[int]) -> None:
+        """Acknowledge *tags*, in as few frames as will do; a channel that is over takes none."""
+        if self._channel.error is None:
+            for tag, multiple in self._tags.acknowledge(tags):
+                self._channel.ack(tag, multiple=multiple)

@@ -16,6 +16,8 @@ from chicory.wire import pack, unpack
 DELIVERIES, CAUSE = "chicory-deliveries", "chicory-cause"
 # Seconds still to wait when the levels have let go of the message.
 REST = "chicory-rest"
+# That a worker keeps the message for itself: elsewhere it is a sign that this worker died.
+RENEWED = "chicory-renewed"
 # Of a dead letter.
 LETTER, FAILED_AT, ERROR, TRACEBACK = "chicory-letter", "chicory-failed-at", "chicory-error", "chicory-traceback"
 
@@ -67,6 +69,12 @@ class Sender(msgspec.Struct, frozen=True):
         task_id, body = (message.id, pack(message)) if known else ("", message.raw)
         outgoing = Outgoing("", names.dead, task_id, body, headers, None, self.persistent)
         return Parcel(names, outgoing)
+
+    def keep(self, queue: str, names: Names, content: Content, token: str) -> Parcel:
+        """A message that its worker goes on holding, in *queue*, known by *token*."""
+        headers = {**content.headers, RENEWED: token}
+        priority = content.properties.priority
+        return Parcel(names, Outgoing("", queue, token, content.body, headers, priority, self.persistent))
 
     def reply(self, names: Names, message: TaskMessage, record: bytes) -> Parcel:
         """A result, to whoever sent the message."""
