@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from tests.contract.harness import MemoryHarness, RabbitHarness, RedisHarness, imbalance
+from tests.contract.harness import MemoryHarness, QuorumHarness, RabbitHarness, RedisHarness, imbalance
 from tests.rabbit import rabbit_node
 from tests.servers import embedded_server, redis_server
 
@@ -19,7 +19,7 @@ __all__ = ["embedded_server", "rabbit_node", "redis_server"]
 QUEUES = ("default", "other")
 
 
-@pytest.fixture(params=["memory", "redis", "embedded", "rabbitmq"])
+@pytest.fixture(params=["memory", "redis", "embedded", "rabbitmq", pytest.param("quorum", marks=pytest.mark.long)])
 def kind(request):
     return request.param
 
@@ -29,11 +29,13 @@ def harness_type(kind, request):
     """Makes a harness out of lease, result_ttl, joined, max_stream_length, dlq_max_length and max_priority."""
     if kind == "memory":
         return MemoryHarness
-    if kind == "rabbitmq":
+    if kind in ("rabbitmq", "quorum"):
+        harness = RabbitHarness if kind == "rabbitmq" else QuorumHarness
         for need in request.node.iter_markers("needs"):
             # A need that no broker lacks is a misspelt one: KeyError.
-            pytest.skip(RabbitHarness.cannot[need.args[0]])
-        return partial(RabbitHarness, request.getfixturevalue("rabbit_node"))
+            if (why := QuorumHarness.cannot[need.args[0]]) in harness.cannot.values():
+                pytest.skip(why)
+        return partial(harness, request.getfixturevalue("rabbit_node"))
     return partial(RedisHarness, request.getfixturevalue(f"{kind}_server"))
 
 

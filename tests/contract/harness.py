@@ -114,6 +114,19 @@ class RabbitHarness:
         self.broker._books.note(queue, "published")
 
 
+class QuorumHarness(RabbitHarness):
+    """RabbitMQ with quorum queues."""
+
+    cannot: ClassVar[dict[str, str]] = {
+        **RabbitHarness.cannot,
+        "priorities": "quorum queues have no priorities; asking for them is refused",
+        "an exact limit": "quorum queues take a little more than their limit",
+    }
+
+    def __init__(self, node: RabbitNode, **settings: Any) -> None:
+        super().__init__(node, queue_type="quorum", **settings)
+
+
 def _join(harness: Harness, joined: bool) -> None:
     if joined:
         assert harness.backend.joins(harness.broker)

@@ -169,6 +169,7 @@ async def test_a_keeper_of_two_queues_minds_both(broker):
     assert 9 < wait <= 10
 
 
+@pytest.mark.needs("priorities")
 async def test_the_highest_priority_goes_first(make):
     broker = make(max_priority=5).broker
     for priority in (0, 5, None, 2, 5):
@@ -183,6 +184,7 @@ async def test_the_highest_priority_goes_first(make):
     assert [one.message.priority or 0 for one in found] == [5, 5, 2, 0, 0]
 
 
+@pytest.mark.needs("priorities")
 async def test_a_delayed_or_retried_message_keeps_its_priority(make):
     broker = make(max_priority=3).broker
     urgent = message(priority=3)
@@ -202,6 +204,7 @@ async def test_a_delayed_or_retried_message_keeps_its_priority(make):
     assert [one.message.priority for one in found] == [3, None, None]
 
 
+@pytest.mark.needs("priorities")
 @pytest.mark.parametrize("priority", [-3, 99])
 async def test_a_priority_out_of_range_counts_as_the_nearest(make, priority):
     broker = make(max_priority=2).broker
