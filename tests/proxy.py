@@ -1,4 +1,4 @@
-"""A bad network between a client and its Redis: slow, cut, silent, or losing exactly the reply that matters."""
+"""A bad network between a client and its server: slow, cut, silent, or losing exactly the reply that matters."""
 
 import socket
 import struct
@@ -20,10 +20,12 @@ class Proxy:
     latency: seconds that each chunk takes, either way.
     one_byte: chunks of one byte.
     refusing: new connections are reset at once.
+    resp: whether commands and replies are told apart, for `swallow`; other protocols are bytes.
     """
 
-    def __init__(self, upstream: Address) -> None:
+    def __init__(self, upstream: Address, *, resp: bool = True) -> None:
         self.upstream = upstream
+        self.resp = resp
         self.latency = 0.0
         self.one_byte = False
         self.refusing = False
@@ -153,6 +155,8 @@ class _Link:
         if self._doomed is not None:
             # The connection is as good as gone: what comes after that command never arrives.
             return b""
+        if not self._proxy.resp:
+            return chunk
         for end, words in _parsed(self._commands, chunk, exactly=bool(self._proxy._swallowing)):
             self._owed += 1
             for item in self._proxy._swallowing:
@@ -166,7 +170,8 @@ class _Link:
         """The part of *chunk* that goes to the client."""
         passed = len(chunk)
         start = 0
-        for end, reply in _parsed(self._replies, chunk, exactly=self._doomed is not None):
+        replies = _parsed(self._replies, chunk, exactly=self._doomed is not None) if self._proxy.resp else []
+        for end, reply in replies:
             if isinstance(reply, hiredis.PushNotification):
                 continue
             self._owed -= 1
@@ -212,9 +217,9 @@ def _reset(stream: trio.SocketStream) -> None:
 
 
 @asynccontextmanager
-async def open_proxy(upstream: Address, *, unix: Path | None = None) -> AsyncGenerator[Proxy, None]:
+async def open_proxy(upstream: Address, *, unix: Path | None = None, resp: bool = True) -> AsyncGenerator[Proxy, None]:
     """A proxy in front of *upstream* (`Server.address`), on a free port or on the socket *unix*."""
-    proxy = Proxy(upstream)
+    proxy = Proxy(upstream, resp=resp)
     if unix is None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]

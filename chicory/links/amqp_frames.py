@@ -4,6 +4,7 @@ pamqp knows the protocol and does all that is rare.  What passes for every messa
 confirms) is packed and read here: that takes 2 µs a message where objects for each frame take 30.
 """
 
+import struct
 from collections.abc import Iterator, Mapping
 from struct import Struct
 from typing import Any, cast
@@ -74,7 +75,7 @@ class Content(msgspec.Struct, frozen=True):
         unpacked = header.ContentHeader()
         try:
             unpacked.unmarshal(b"\x00\x3c\x00\x00" + bytes(8) + self.packed)
-        except (ValueError, IndexError, KeyError, UnicodeDecodeError, exceptions.PAMQPException):
+        except (ValueError, IndexError, KeyError, struct.error, exceptions.PAMQPException):
             return commands.Basic.Properties()
         return unpacked.properties
 
@@ -144,7 +145,10 @@ class FrameReader:
                     break
                 if buffer[after - 1] != _END:
                     raise BrokerUnavailable(_not_amqp(buffer[at : at + 8]))
-                event = self._event(kind, channel, buffer[start : after - 1])
+                try:
+                    event = self._event(kind, channel, buffer[start : after - 1])
+                except (struct.error, IndexError, UnicodeDecodeError) as error:
+                    raise BrokerUnavailable(_not_amqp(buffer[at : at + 8])) from error
                 at = after
                 if event is not None:
                     yield channel, event
@@ -195,7 +199,7 @@ def _unpack(payload: bytes) -> base.Frame:
     try:
         method = commands.INDEX_MAPPING[int.from_bytes(payload[:4], "big")]()
         method.unmarshal(payload[4:])
-    except (KeyError, ValueError, IndexError, exceptions.PAMQPException) as error:
+    except (KeyError, ValueError, IndexError, struct.error, exceptions.PAMQPException) as error:
         raise BrokerUnavailable(_not_amqp(payload[:8])) from error
     return method
 

@@ -1,0 +1,161 @@
+"""The link to a real RabbitMQ: TLS, signs of life, large bodies, resets, and what a busy processor does to it."""
+
+import ssl
+import threading
+import time
+
+import pytest
+import trio
+import trustme
+
+from chicory.errors import BrokerUnavailable, PublishUnknown
+from chicory.links.amqp import connect
+from chicory.links.amqp_address import address_from_url
+from chicory.outcome import Done
+from tests.contract.harness import finish_all, message, receive, settle, worker
+from tests.proxy import open_proxy
+
+
+@pytest.fixture
+async def proxy(rabbit_node):
+    async with open_proxy(rabbit_node.address, resp=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shaky(brokers, proxy, vhost):
+    """A broker through the proxy."""
+    return lambda **settings: brokers(url=f"amqp://{proxy.address[0]}:{proxy.address[1]}/{vhost}", **settings)
+
+
+async def test_tls_is_spoken_and_a_strange_certificate_refused(brokers, rabbit_node, vhost, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def pass_on(stream):
+        try:
+            async with await trio.open_tcp_stream(*rabbit_node.address) as server, trio.open_nursery() as nursery:
+                nursery.start_soon(pump, stream, server, nursery)
+                nursery.start_soon(pump, server, stream, nursery)
+        except* trio.BrokenResourceError:
+            pass
+
+    async def pump(source, target, nursery):
+        async for chunk in source:
+            await target.send_all(chunk)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, pass_on, [listener])
+        place = f"127.0.0.1:{listener.transport_listener.socket.getsockname()[1]}/{vhost}"
+
+        trusting = brokers(url=f"amqps://{place}?cacertfile={tmp_path / 'ca.pem'}")
+        await trusting.publish_many([message(args=["x" * 10_000]) for _ in range(300)])
+        assert len(await finish_all(trusting, expected=300)) == 300
+        await trusting.aclose()
+
+        doubting = brokers(url=f"amqps://{place}", publish_timeout=0.1)
+        with pytest.raises(BrokerUnavailable, match=r"no TLS here .*check the CA and the name"):
+            await doubting.ping()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_byte_at_a_time_is_only_slow(shaky, proxy):
+    broker = shaky()
+    proxy.one_byte = True
+
+    await broker.publish(message(args=["x" * 300]))
+    assert len(await finish_all(broker, expected=1)) == 1
+
+
+async def test_bodies_of_many_frames_arrive_whole(broker):
+    sent = [message(args=["x" * size]) for size in (0, 131_000, 131_072, 200_000, 262_000)]
+
+    await broker.publish_many(sent)
+
+    assert [one.message for one in await finish_all(broker, expected=5)] == sent
+
+
+async def test_a_publish_whose_confirm_is_lost_is_unknown_and_there(shaky, proxy, broker):
+    through = shaky()
+    await through.publish(message())
+
+    proxy.blackhole(up=False)
+    async with trio.open_nursery() as nursery:
+
+        async def publish():
+            with pytest.raises(PublishUnknown):
+                await through.publish(message("doubtful"))
+
+        nursery.start_soon(publish)
+        with trio.fail_after(5):
+            while (await broker.get_queue_sizes()).ready < 2:
+                await trio.sleep(0.005)
+        proxy.reset()
+    proxy.heal()
+
+    assert [one.message.name for one in await finish_all(broker, expected=2)] == ["work", "doubtful"]
+
+
+async def test_a_silent_network_is_noticed_by_the_missing_heartbeats(proxy, vhost):
+    address = address_from_url(f"amqp://127.0.0.1:{proxy.address[1]}/{vhost}")
+    connection = await connect(address, timeout=5.0, heartbeat=1.0)
+    channel = await connection.channel(timeout=5.0)
+
+    proxy.blackhole()
+
+    with trio.fail_after(10):
+        await channel.over.wait()
+    assert "not heard of for" in str(connection.error)
+    proxy.heal()
+
+
+async def test_idle_connections_stay(brokers):
+    broker = brokers(heartbeat=1.0)
+    await broker.publish(message())
+    async with worker(broker) as consumer:
+        deliveries = await receive(consumer, 1)
+        lines = [broker._publisher._line.connection, consumer._line.connection]
+
+        await trio.sleep(4)
+
+        assert [line.error for line in lines] == [None, None]
+        assert await settle(consumer, deliveries, Done(None)) == [True]
+
+
+async def test_a_processor_that_is_busy_in_a_thread_costs_no_connection(brokers):
+    """As a synchronous task that only computes does."""
+    broker = brokers(heartbeat=1.0)
+    await broker.publish(message())
+    stop = threading.Event()
+
+    def compute():
+        while not stop.is_set():
+            sum(range(1000))
+
+    async with worker(broker) as consumer, trio.open_nursery() as nursery:
+        deliveries = await receive(consumer, 1)
+        for _ in range(3):
+            nursery.start_soon(trio.to_thread.run_sync, compute)
+        try:
+            await trio.sleep(5)
+        finally:
+            stop.set()
+        assert await consumer.renew()
+        assert await settle(consumer, deliveries, Done(None)) == [True]
+
+
+async def test_a_loop_that_stood_still_for_less_than_the_lease_has_lost_nothing(brokers):
+    broker = brokers(heartbeat=2.0)
+    await broker.publish(message())
+
+    async with worker(broker) as consumer:
+        deliveries = await receive(consumer, 1)
+        assert consumer.lease == 4
+        time.sleep(3)
+
+        assert await consumer.renew()
+        assert await settle(consumer, deliveries, Done(None)) == [True]
