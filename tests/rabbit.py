@@ -3,6 +3,7 @@
 It takes seconds to start, so one serves a whole session, and every test takes a virtual host of its own.
 """
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -12,8 +13,6 @@ import pytest
 from examples.node import Node, NodeFailed, script
 from tests.servers import missing
 
-# User, virtual host, what may be declared, written and read, and who says so.
-_PERMISSIONS = '<<"guest">>, <<"{}">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>'
 _vhosts = count(1)
 
 
@@ -34,8 +33,18 @@ class RabbitNode(Node):
         """The name of a new virtual host."""
         name = f"t{next(_vhosts)}"
         self.evaluate(f'rabbit_vhost:add(<<"{name}">>, <<"tests">>).')
-        self.evaluate(f"rabbit_auth_backend_internal:set_permissions({_PERMISSIONS.format(name)}).")
+        self._permit("guest", name, ".*", ".*", ".*")
         return name
+
+    def let_in(self, user: str, password: str, vhost: str, *patterns: str) -> None:
+        """Let *user* configure, write and read what the three *patterns* match, and nothing else."""
+        with contextlib.suppress(AssertionError):  # there already
+            self.evaluate(f'rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"{password}">>, <<"tests">>).')
+        self._permit(user, vhost, *patterns)
+
+    def _permit(self, user: str, vhost: str, *patterns: str) -> None:
+        words = ", ".join(f'<<"{word}">>' for word in (user, vhost, *patterns, "tests")).replace("\\", "\\\\")
+        self.evaluate(f"rabbit_auth_backend_internal:set_permissions({words}).")
 
     def close_all_connections(self) -> None:
         """What an operator does with `rabbitmqctl close_all_connections`."""

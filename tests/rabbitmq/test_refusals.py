@@ -9,6 +9,7 @@ from chicory.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from chicory.outcome import Dead, Done
 from chicory.types import Undecodable
 from tests.contract.harness import OOPS, message, receive, settle, worker
+from tests.pages import ROOT
 from tests.servers import free_port
 
 
@@ -100,3 +101,25 @@ async def test_foreign_and_corrupt_messages_are_dead_letters_in_the_end(broker):
         await settle(consumer, [good], Done(None))
 
     assert [one.original_message.raw for one in await broker.get_dlq_messages()] == [one.body for one in foreign]
+
+
+async def test_the_permissions_that_the_page_names_are_enough_and_fewer_are_refused(brokers, rabbit_node, vhost):
+    page = (ROOT / "docs" / "rabbitmq.md").read_text()
+    (patterns,) = [line.split("'")[1::2] for line in page.splitlines() if "set_permissions" in line]
+    broker = brokers(url=url(rabbit_node, vhost, "ann:secret"))
+    rabbit_node.let_in("ann", "secret", vhost, *patterns)
+
+    one = message()
+    await broker.publish_many([one, message()])
+    await broker.publish(message(), delay=0.02)
+    async with worker(broker) as consumer:
+        first, *others = await receive(consumer, 3)
+        await consumer.isolate(first)
+        await settle(consumer, others, Done(None))
+        await settle(consumer, [first], Dead(OOPS))
+    assert await broker.replay_from_dlq(one.id)
+    assert await broker.purge_queue() == 1
+
+    rabbit_node.let_in("ann", "secret", vhost, "^nothing$", "^nothing$", "^nothing$")
+    with pytest.raises(BrokerRefused, match="check the user's permissions"):
+        await brokers(url=url(rabbit_node, vhost, "ann:secret")).publish(message())
