@@ -5,9 +5,10 @@ import time
 import pytest
 import trio
 
-from chicory.errors import BrokerBlocked, BrokerError, LeaseLost, PublishUnknown
-from chicory.outcome import Done
-from tests.contract.harness import bury, finish_all, imbalance, message, receive, settle, unique_name, worker
+from chicory.brokers.base import Settlement
+from chicory.errors import BrokerBlocked, BrokerError, BrokerUnavailable, LeaseLost, PublishUnknown
+from chicory.outcome import Dead, Done, RetryIn
+from tests.contract.harness import OOPS, bury, finish_all, imbalance, message, receive, settle, unique_name, worker
 from tests.rabbit import running_node
 
 
@@ -131,8 +132,6 @@ async def test_closed_connections_lose_no_message_and_everybody_comes_back(broke
 
 
 def settlement(delivery):
-    from chicory.brokers.base import Settlement
-
     return Settlement(delivery, Done(None))
 
 
@@ -268,3 +267,31 @@ async def test_what_was_confirmed_survives_a_killed_server_also_what_is_delayed(
                     assert all(one.message.name == "work" or trio.current_time() - began > 7.99 for one in found)
                     await settle(consumer, found, Done(None))
                     missing -= {one.message.id for one in found}
+
+
+async def test_an_alarm_does_not_keep_finished_tasks_from_being_acknowledged_beside_those_that_must_be_retried(
+    broker, rabbit_node
+):
+    await broker.publish_many([message(args=[number]) for number in range(4)])
+
+    async with worker(broker) as consumer:
+        held = await receive(consumer, 4)
+        outcomes = [Done(None), RetryIn(0, held[1].message, OOPS), Dead(OOPS), Done(None)]
+        settlements = [Settlement(one, outcome) for one, outcome in zip(held, outcomes, strict=True)]
+        rabbit_node.set_memory_limit(0)
+        try:
+            for _ in range(3):
+                with pytest.raises(BrokerUnavailable, match="takes no messages"):
+                    await consumer.settle(settlements)
+                assert (await broker.counters())["done"] == 2
+                assert consumer.delivered("default") == 2
+        finally:
+            rabbit_node.set_memory_limit(0.4)
+
+        assert await eventually(lambda: consumer.settle(settlements)) == [True] * 4
+        (again,) = await receive(consumer, 1)
+        assert again.message == held[1].message
+        assert await settle(consumer, [again], Done(None)) == [True]
+
+    assert await broker.get_dlq_count() == 1
+    assert await imbalance(broker, "default") == 0

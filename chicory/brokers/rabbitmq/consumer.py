@@ -9,7 +9,7 @@ two of it, never none.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from itertools import count
 from typing import Any
 
@@ -21,7 +21,8 @@ from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.intake import Acks, Held, Stash
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import RENEWED, Parcel, Sender, cause, rest, spent
-from chicory.brokers.rabbitmq.publisher import Flight, Publisher
+from chicory.brokers.rabbitmq.outbox import Outbox
+from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.renewal import Renewal
 from chicory.brokers.rabbitmq.settling import copy, reply, road
 from chicory.brokers.rabbitmq.topology import Names
@@ -45,6 +46,8 @@ _MOST = 256
 _UNWANTED = 1.0
 # Seconds before what could not be done is tried again.
 _PAUSE = 1.0
+# What is sent for a delivery.
+_REPLY, _COPY = "reply", "copy"
 _numbers = count(1)
 
 
@@ -84,8 +87,9 @@ class RabbitMQConsumer:
         self._stash = Stash()
         # Received and not yet settled, by receipt.
         self._held: dict[Any, Held] = {}
-        # What was sent for these and may be there already, by receipt and whether it is a reply.
-        self._flights: dict[tuple[Any, bool], Flight] = {}
+        self._outbox = Outbox(publisher)
+        # Of settlings that were broken off, what was carried out.
+        self._answers: dict[Any, bool] = {}
         # Delivered, and not to be received as they are.
         self._aside: list[Held] = []
         self._names: dict[str, Names] = {}
@@ -255,27 +259,56 @@ class RabbitMQConsumer:
         return held if held is not None and self._lost is None and not held.told else None
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        """See `Consumer.settle`.  Raises BrokerUnavailable without a confirm; repeating it then sends once more."""
+        """See `Consumer.settle`.  Raises BrokerUnavailable while a copy is not confirmed; repeating it goes on."""
         await trio.lowlevel.checkpoint()
-        await self._send([one for one in settlements if self._ours(one.delivery)])
-        answers: list[bool] = []
-        done: list[Held] = []
+        moving: list[Settlement] = []
+        done: list[Settlement] = []
+        wanted: dict[Hashable, Parcel] = {}
         for one in settlements:
-            ours = self._ours(one.delivery)
-            answers.append(ours)
+            if one.delivery.receipt in self._answers:
+                continue
+            parcels = self._parcels(one) if self._ours(one.delivery) else {}
+            (moving if parcels else done).append(one)
+            wanted.update(parcels)
+        # First what needs nobody: a server that takes no messages does not keep tasks from being finished.
+        await self._conclude(done)
+        if moving:
+            # Whoever waited for a result may have gone.
+            replies = frozenset((one.delivery.receipt, _REPLY) for one in moving)
+            await self._outbox.send(wanted, optional=replies)
+            await self._conclude(moving)
+        return [self._answers.pop(one.delivery.receipt) for one in settlements]
+
+    def _parcels(self, settlement: Settlement) -> dict[Hashable, Parcel]:
+        """What is to be sent for one delivery: its result, and the copy that outlives it.
+
+        The result goes first: a crash before the ack runs the task again, the other way round its result were lost.
+        """
+        receipt = settlement.delivery.receipt
+        names = self._held[receipt].names
+        parcels = {
+            (receipt, _REPLY): reply(settlement, names, self._sender),
+            (receipt, _COPY): copy(settlement, names, self._sender, self.now()),
+        }
+        return {key: parcel for key, parcel in parcels.items() if parcel is not None}
+
+    async def _conclude(self, settlements: Sequence[Settlement]) -> None:
+        """Acknowledge what is still ours, and note the answers."""
+        finished: list[Held] = []
+        for one in settlements:
+            ours = self._answers[one.delivery.receipt] = self._ours(one.delivery)
             held = self._let_go(one.delivery)
             self._books.note(one.delivery.queue, road(one) if ours else "stale")
             if ours and held is not None:
-                done.append(held)
-        self._acknowledge(done)
-        for held in done:
+                finished.append(held)
+        self._acknowledge(finished)
+        for held in finished:
             if held.alone:
                 await self._unmark(held.alone)
         limit = self._config.dlq_max_length
         if limit is not None:
             for queue in {one.delivery.queue for one in settlements if isinstance(one.outcome, Dead)}:
                 await self._trim(queue, limit)
-        return answers
 
     def _ours(self, delivery: Delivery) -> bool:
         held = self._held.get(delivery.receipt)
@@ -283,8 +316,8 @@ class RabbitMQConsumer:
         return held is not None and held.acked == delivery.acked and (held.acked or self._lost is None)
 
     def _let_go(self, delivery: Delivery) -> Held | None:
-        for is_reply in (True, False):
-            self._flights.pop((delivery.receipt, is_reply), None)
+        for kind in (_REPLY, _COPY):
+            self._outbox.forget((delivery.receipt, kind))
         self._news.set()
         return self._held.pop(delivery.receipt, None)
 
@@ -296,41 +329,6 @@ class RabbitMQConsumer:
                 tags.setdefault(held.acks, []).append(held.tag)
         for acks, some in tags.items():
             acks.send(some)
-
-    async def _send(self, settlements: Sequence[Settlement]) -> None:
-        """Return when what the outcomes want published is there; a call that was cancelled is taken up again.
-
-        The result goes first: a crash before the ack runs the task again, the other way round its result were lost.
-        """
-        wanted: dict[tuple[Any, bool], Parcel] = {}
-        for one in settlements:
-            receipt = one.delivery.receipt
-            names = self._held[receipt].names
-            for parcel, is_reply in (
-                (reply(one, names, self._sender), True),
-                (copy(one, names, self._sender, self.now()), False),
-            ):
-                if parcel is not None:
-                    wanted[receipt, is_reply] = parcel
-        while wanted:
-            new = [key for key in wanted if key not in self._flights]
-            if new:
-                flights = await self._publisher.launch([wanted[key] for key in new])
-                self._flights.update(zip(new, flights, strict=True))
-            await self._publisher.land([self._flights[key] for key in wanted])
-            again: dict[tuple[Any, bool], Parcel] = {}
-            unknown = 0
-            for key, parcel in wanted.items():
-                fate = self._flights[key].fate
-                # Whoever waited for a result may have gone.
-                if fate is not Fate.TAKEN and not (key[1] and fate is Fate.RETURNED):
-                    del self._flights[key]
-                    again[key] = parcel
-                    unknown += fate is not Fate.RETURNED
-            if unknown:
-                raise BrokerUnavailable(f"{unknown} outcomes were not confirmed: {self._publisher.trouble}")
-            self._publisher.missing([parcel.names for parcel in again.values()])
-            wanted = again
 
     async def isolate(self, delivery: Delivery) -> None:
         """See `Consumer.isolate`."""

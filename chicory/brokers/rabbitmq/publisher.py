@@ -64,12 +64,13 @@ class Publisher:
                 fates[index] = fate
         return fates
 
-    async def launch(self, parcels: Sequence[Parcel]) -> list[Flight]:
+    async def launch(self, parcels: Sequence[Parcel], *, patient: bool = True) -> list[Flight]:
         """Send *parcels*.  An error, or being cancelled, means that none was sent.
 
-        Raises BrokerUnavailable, BrokerRefused, or BrokerBlocked when the server takes nothing for as long as it may.
+        Raises BrokerUnavailable, BrokerRefused, or BrokerBlocked when the server takes nothing for as long as it may,
+        or, where the caller is not *patient*, now.
         """
-        deadline = trio.current_time() + self.timeout
+        deadline = trio.current_time() + (self.timeout if patient else 0.0)
         while True:
             plain, delayed = await self._ready(parcels, deadline)
             connection = self._line.connection
@@ -93,15 +94,15 @@ class Publisher:
             counts[which] += 1
         return flights
 
-    async def land(self, flights: Iterable[Flight]) -> list[Fate]:
-        """Wait for the fates of *flights*; without an answer in time they are unknown."""
+    async def land(self, flights: Iterable[Flight], *, within: float | None = None) -> list[Fate]:
+        """Wait for the fates of *flights*, at most *within* seconds; without an answer they are unknown."""
         flights = list(flights)
-        with trio.move_on_after(self.timeout) as waiting:
+        with trio.move_on_after(self.timeout if within is None else within) as waiting:
             for batch in {id(flight.batch): flight.batch for flight in flights}.values():
                 if batch.left:
                     await batch.done.wait()
         connection = self._line.connection
-        if waiting.cancelled_caught and connection is not None and not connection.blocked:
+        if within is None and waiting.cancelled_caught and connection is not None and not connection.blocked:
             # It will hardly answer those who come later.
             connection.fail(BrokerUnavailable(f"no confirm in {self.timeout:g} s"))
         return [flight.fate for flight in flights]
