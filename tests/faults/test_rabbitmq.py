@@ -23,11 +23,13 @@ def shared_tree(rabbit_node):
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.long)])
 async def test_killed_workers_lose_nothing_and_repeat_only_what_they_ran(tree, app, rounds):
+    """And of at-most-once tasks they lose at most what they ran, and repeat nothing."""
     for turn in range(rounds):
         if turn:
             await tree.rest()
         dice = random.Random(turn)
-        load = long(16, 1.0) + quick(300)
+        once = [message("once", round(dice.uniform(0.0, 0.4), 3)) for _ in range(100)]
+        load = once + long(16, 1.0) + quick(200)
         dice.shuffle(load)
 
         async with trio.open_nursery() as nursery:
@@ -36,7 +38,9 @@ async def test_killed_workers_lose_nothing_and_repeat_only_what_they_ran(tree, a
                 await trio.sleep(dice.uniform(0.1, 0.5))
                 tree.kill(dice.choice(await until(tree.pids, "a worker is ready")))
 
-        await close_books(tree, app)
+        await close_books(tree, app, once={each.id for each in once})
+        lost = {each.id for each in once} - tree.ledger.ended()
+        assert len(lost) <= 5 * tree.settings("worker", "concurrency")
 
 
 async def test_what_a_killed_worker_ran_runs_again_within_a_second(tree, app):
@@ -62,6 +66,25 @@ async def test_a_task_that_kills_its_workers_is_a_dead_letter_and_its_neighbours
             await close_books(tree, app, dead={poison.id})
             (letter,) = await app.broker.get_dlq_messages()
             assert letter.error.startswith("WorkerLost: delivered")
+        assert await tree.stop() == 0
+    finally:
+        tree.remove()
+
+
+async def test_what_a_stopping_daemon_gives_back_costs_nothing(rabbit_node):
+    tree = RabbitTree(rabbit_node, worker={"shutdown_timeout": 0.2, "cancel_grace": 0.5})
+    try:
+        await tree.start().ready()
+        async with tree.client() as app:
+            sent = long(40, 30.0)
+            await send(tree, app, sent)
+            for _ in range(3):
+                await until(lambda: len(tree.ledger.running()) == 24, "all slots are busy")
+                assert await tree.stop() == 0
+                assert (await app.broker.get_queue_sizes()).ready == 40
+                await tree.start().ready()
+            await until(lambda: len(tree.ledger.running()) == 24, "all slots are busy")
+        assert {run.count for run in tree.ledger.runs()} == {1}
         assert await tree.stop() == 0
     finally:
         tree.remove()

@@ -123,6 +123,13 @@ def test_no_way_into_chicory_brings_a_foreign_client(statement):
     assert not imported_by(statement) & FOREIGN - {"asyncio"}
 
 
+def test_rabbitmq_needs_no_asyncio():
+    """So nobody's event loop changes for it."""
+    brought = imported_by("import chicory.brokers.rabbitmq, chicory.backends.rabbitmq")
+
+    assert brought & FOREIGN == {"pamqp"}
+
+
 def test_every_public_name_is_there():
     import chicory
 
