@@ -49,11 +49,12 @@ class Fate(Enum):
 
 @attrs.define(eq=False)
 class Batch:
-    """Messages published together; *fates* are complete once *done* is set."""
+    """Messages published together; *fates* are complete once *done* is set.  *error*: why some are unknown for good."""
 
     messages: Sequence[Outgoing]
     fates: list[Fate] = attrs.field(factory=list[Fate])
     left: int = 0
+    error: BrokerError | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
@@ -260,6 +261,7 @@ class Channel:
             answer.done.set()
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for batch, _ in unconfirmed.values():
+            batch.error = error
             batch.done.set()
 
     def _check(self) -> None:

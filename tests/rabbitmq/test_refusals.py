@@ -5,10 +5,11 @@ import socket
 import pytest
 import trio
 
-from chicory.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from chicory.outcome import Dead, Done
+from chicory.delay import MAX_DELAY
+from chicory.errors import BrokerRefused, BrokerUnavailable, ConfigError, PayloadError, PublishUnknown, QueueFull
+from chicory.outcome import Dead, Done, Release, RetryIn
 from chicory.types import Undecodable
-from tests.contract.harness import OOPS, message, receive, settle, worker
+from tests.contract.harness import OOPS, finish_all, message, receive, settle, worker
 from tests.pages import ROOT
 from tests.servers import free_port
 
@@ -123,3 +124,53 @@ async def test_the_permissions_that_the_page_names_are_enough_and_fewer_are_refu
     rabbit_node.let_in("ann", "secret", vhost, "^nothing$", "^nothing$", "^nothing$")
     with pytest.raises(BrokerRefused, match="check the user's permissions"):
         await brokers(url=url(rabbit_node, vhost, "ann:secret")).publish(message())
+
+
+async def test_a_message_that_is_too_large_for_the_server_is_refused_and_nothing_else(brokers, rabbit_node):
+    before = rabbit_node.evaluate("application:get_env(rabbit, max_message_size, undefined).")
+    rabbit_node.evaluate("application:set_env(rabbit, max_message_size, 100000).")
+    try:
+        broker = brokers()
+        await broker.publish(message())
+        with pytest.raises(PayloadError, match="larger than configured max size 100000; raise max_message_size"):
+            await broker.publish(message(args=["x" * 200_000]))
+        with pytest.raises(PublishUnknown, match="larger than configured max size"):
+            await broker.publish_many([message(args=["x" * 200_000]), message()])
+        await broker.publish(message())
+        assert (await broker.get_queue_sizes()).ready == 2
+    finally:
+        rabbit_node.evaluate(f"application:set_env(rabbit, max_message_size, {before}).")
+
+
+async def test_a_full_queue_loses_nothing_that_was_in_it_before(brokers):
+    broker = brokers(queue_max_length=1)
+    delayed, released, retried = message("delayed"), message("released"), message("retried")
+
+    async with worker(broker) as consumer:
+        held = []
+        for one in (released, retried):
+            await broker.publish(one)
+            held += await receive(consumer, 1)
+        with trio.move_on_after(0.01):
+            await consumer.receive(1)
+        await broker.publish(delayed, delay=0.1)
+        await broker.publish(message("first"))
+        with pytest.raises(QueueFull):
+            await broker.publish(message("second"))
+        by_name = {one.message.name: one for one in held}
+        await settle(consumer, [by_name["released"]], Release("stopping"))
+        await settle(consumer, [by_name["retried"]], RetryIn(0, retried, OOPS))
+
+    with trio.fail_after(5):
+        while (await broker.get_queue_sizes()).ready < 4:
+            await trio.sleep(0.01)
+    found = {one.message.name for one in await finish_all(broker, expected=4)}
+    assert found == {"delayed", "released", "retried", "first"}
+
+
+async def test_the_longest_delay_is_one_that_the_server_takes(broker):
+    await broker.publish(message(), delay=MAX_DELAY)
+    await broker.publish(message(), delay=90 * 86400)
+
+    assert (await broker.get_queue_sizes()).delayed == 2
+    assert await broker.purge_queue() == 2

@@ -15,9 +15,9 @@ from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.config import RabbitMQBrokerConfig
-from chicory.errors import BrokerBlocked, BrokerUnavailable
+from chicory.errors import BrokerBlocked, BrokerUnavailable, PayloadError
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import Batch, Channel, Fate
+from chicory.links.amqp_channel import PRECONDITION_FAILED, Batch, Channel, ChannelError, Fate
 
 log = logging.getLogger("chicory.rabbitmq")
 
@@ -35,6 +35,13 @@ class Flight(msgspec.Struct, frozen=True):
     def fate(self) -> Fate:
         """What became of it."""
         return self.batch.fates[self.index]
+
+    @property
+    def oversized(self) -> bool:
+        """Whether the server ended the channel over the size of a message, and there was only this one."""
+        error = self.batch.error
+        too_large = isinstance(error, ChannelError) and error.code == PRECONDITION_FAILED and "max size" in str(error)
+        return too_large and len(self.batch.messages) == 1
 
 
 class Publisher:
@@ -54,8 +61,14 @@ class Publisher:
         return self._config.publish_timeout
 
     async def deliver(self, parcels: Sequence[Parcel]) -> list[Fate]:
-        """Send *parcels* and return what became of each; a queue that is missing is declared again first."""
-        fates = await self.land(await self.launch(parcels))
+        """Send *parcels* and return what became of each; a queue that is missing is declared again first.
+
+        Raises what `launch` does, and PayloadError for a message alone that the server finds too large.
+        """
+        flights = await self.launch(parcels)
+        fates = await self.land(flights)
+        if any(flight.oversized for flight in flights):
+            raise PayloadError(f"{flights[0].batch.error}; raise max_message_size there, or send where the data is")
         if Fate.RETURNED in fates:
             lost = [index for index, fate in enumerate(fates) if fate is Fate.RETURNED]
             self.missing([parcels[index].names for index in lost])
@@ -113,6 +126,9 @@ class Publisher:
         connection = self._line.connection
         if connection is not None and connection.blocked:
             return f"RabbitMQ takes no messages: {connection.blocked}"
+        for channel in (self._plain, self._delayed):
+            if channel is not None and isinstance(channel.error, ChannelError):
+                return str(channel.error)
         return "the line broke before RabbitMQ confirmed"
 
     def missing(self, gone: Iterable[Names]) -> None:
