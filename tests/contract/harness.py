@@ -240,6 +240,8 @@ async def _killed(broker: Any, count: int, queues: Sequence[str], dead: str | No
         return sum([(await broker.get_queue_sizes(queue)).ready for queue in queues])
 
     broker._most = most
+    for consumer in broker._consumers:
+        consumer._returns._most = most
     before = await ready() if dead else 0
     for consumer in broker._consumers:
         if dead is not None and life(consumer.name, dead):

@@ -20,26 +20,23 @@ from chicory.brokers.base import Delivery, Settlement
 from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.intake import Acks, Held, Stash
 from chicory.brokers.rabbitmq.line import Line
-from chicory.brokers.rabbitmq.mail import RENEWED, Parcel, Sender, cause, rest, spent
+from chicory.brokers.rabbitmq.mail import RENEWED, Parcel, Sender, rest
 from chicory.brokers.rabbitmq.outbox import Outbox
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.renewal import Renewal
+from chicory.brokers.rabbitmq.returns import Returns
 from chicory.brokers.rabbitmq.settling import copy, reply, road
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
-from chicory.errors import BrokerError, BrokerUnavailable, LeaseLost
+from chicory.errors import BrokerError, LeaseLost
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import Answer, Fate
+from chicory.links.amqp_channel import Answer
 from chicory.links.amqp_frames import Delivered
 from chicory.outcome import Dead
 from chicory.types import TaskMessage
-from chicory.wire import unpack
 
 log = logging.getLogger("chicory.rabbitmq")
-
-# RabbitMQ does not say which of the two it was.
-DIED = "its worker was killed, or lost its connection to the broker"
 
 _MOST = 256
 # Seconds after which what was delivered and nobody asked for is given back, for others may be idle.
@@ -56,7 +53,7 @@ class RabbitMQConsumer:
 
     line: the connection, which is its own and is never opened again.
     trim: forgets the oldest dead letters of a queue beyond a limit.
-    most: the count up to which deaths are charged that may be a neighbour's fault; None is no limit.
+    most: see `Returns`.
     """
 
     def __init__(
@@ -79,7 +76,6 @@ class RabbitMQConsumer:
         self._queues = queues
         self._limit = limit
         self._config = config
-        self._most = most
         self._books = books
         self._trim = trim
         self._sender = Sender(config.max_priority, config.durable)
@@ -95,7 +91,7 @@ class RabbitMQConsumer:
         self._names: dict[str, Names] = {}
         self._consuming: dict[str, str] = {}
         self._ending: list[Answer] = []
-        self._moving = trio.Lock()
+        self._returns = Returns(line, publisher, self._sender, books, most=most, acknowledge=self._acknowledge)
         self._renewal = Renewal(line, publisher, self._sender, config.connect_timeout)
         self._receiving = 0
         self._received_at = trio.current_time()
@@ -144,6 +140,9 @@ class RabbitMQConsumer:
         self._lost = error
         if not self._left:
             log.error("%s has lost its connection, and what it held goes to others: %s", self.name, error)
+        # RabbitMQ has put all of it back already.
+        self._aside.clear()
+        self._stash.take(len(self._stash))
         self._news.set()
         self._chores.set()
 
@@ -199,8 +198,8 @@ class RabbitMQConsumer:
         for answer in tuple(self._ending):
             await self._channel.answer(answer, timeout=self._timeout)
         self._ending = [answer for answer in self._ending if not answer.done.is_set()]
-        await self._charge()
-        await self._give_back()
+        await self._returns.charge(self._aside)
+        await self._returns.give_back(self._stash)
 
     # -- receiving
 
@@ -368,7 +367,7 @@ class RabbitMQConsumer:
         while self._lost is None and not self._left:
             self._chores = trio.Event()
             try:
-                await self._charge()
+                await self._returns.charge(self._aside)
                 await self._renew_old()
                 unwanted = not self._receiving and trio.current_time() - self._received_at > _UNWANTED
                 if len(self._stash) and unwanted:
@@ -387,52 +386,6 @@ class RabbitMQConsumer:
         old = [held for held in self._held.values() if held.since < since and not held.acked]
         for start in range(0, len(old), _MOST):
             await self._renewal.renew(old[start : start + _MOST])
-
-    async def _charge(self) -> None:
-        """Put what was delivered before back into its queue, with one more death on its count."""
-        async with self._moving:
-            while self._aside and self._lost is None:
-                some = self._aside[:_MOST]
-                await self._move([(held, await self._charged(held)) for held in some])
-                del self._aside[: len(some)]
-                for held in some:
-                    if held.redelivered:
-                        self._books.note(held.names.queue, "reclaimed")
-
-    async def _charged(self, held: Held) -> Parcel:
-        headers = held.content.headers
-        message = unpack(held.content.body)
-        died = spent(headers)
-        why = cause(headers)
-        if held.redelivered:
-            mark = held.names.alone(message.id) if isinstance(message, TaskMessage) else ""
-            innocent = self._most is not None and died + 1 >= self._most
-            if not innocent or (mark and await self._line.marked(mark)):
-                died += 1
-            why = DIED
-        return self._sender.again(held.names, message, spent=died, cause=why, delay=rest(headers))
-
-    async def _give_back(self) -> None:
-        """Put what nobody received back into its queue, as it was."""
-        async with self._moving:
-            while len(self._stash):
-                some = self._stash.take(_MOST)
-                try:
-                    await self._move([(held, self._unchanged(held)) for held in some])
-                except BaseException:
-                    for held in some:
-                        self._stash.put(held, 0)
-                    raise
-
-    def _unchanged(self, held: Held) -> Parcel:
-        headers = held.content.headers
-        return self._sender.again(held.names, unpack(held.content.body), spent=spent(headers), cause=cause(headers))
-
-    async def _move(self, moves: Sequence[tuple[Held, Parcel]]) -> None:
-        fates = await self._publisher.deliver([wanted for _, wanted in moves])
-        if any(fate is not Fate.TAKEN for fate in fates):
-            raise BrokerUnavailable(self._publisher.trouble)
-        self._acknowledge([held for held, _ in moves])
 
     # -- looking
 
