@@ -4,6 +4,7 @@ It takes seconds to start, so one serves a whole session, and every test takes a
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -52,8 +53,12 @@ class RabbitNode(Node):
         self.evaluate(f"{closing}, true.")
 
     def set_memory_limit(self, fraction: float) -> None:
-        """The share of memory above which the node takes nothing more; 0 raises the alarm at once."""
+        """The share of memory above which the node takes nothing more; 0 raises the alarm.  Returns when it is so."""
         self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({fraction}).")
+        deadline = time.monotonic() + 30
+        while (self.evaluate("rabbit_alarm:get_alarms().") != "[]") is not (fraction == 0):
+            assert time.monotonic() < deadline, "the alarm is not as it should be"
+            time.sleep(0.01)
 
     def delete_queue(self, vhost: str, queue: str) -> None:
         """Delete a queue as an operator would, whatever is in it."""
