@@ -12,12 +12,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Debian's command on PATH changes to a user of its own; the script behind it runs as whoever calls it.
 _SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _START = 60.0
+_END = 10.0
 
 
 class NodeFailed(Exception):
@@ -107,8 +108,15 @@ class Node:
     def kill(self) -> None:
         """End it without a word, as the kernel would."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            group = self._process.pid
+            os.killpg(group, signal.SIGKILL)
             self._process.wait(20)
+            # The others end a little later, and until then they hold the ports.
+            deadline = time.monotonic() + _END
+            with suppress(ProcessLookupError):
+                while time.monotonic() < deadline:
+                    os.killpg(group, 0)
+                    time.sleep(0.005)
             self._process = None
             self._started = False
 

@@ -94,9 +94,8 @@ class Consumer(Protocol):
         ...
 
     def reconnect(self) -> None:
-        """Drop every connection, well or not: what waits fails as in an outage, and what is asked next makes new ones.
-
-        Nothing happens where there are none to drop.
+        """Begin to read anew, on new connections where that costs none of what is held: the present ones may be of no
+        use however well they look.  What waits may fail as in an outage.
         """
         ...
 

@@ -11,6 +11,7 @@ from chicory.backends.base import Backend
 from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
 from chicory.brokers.rabbitmq.deadletters import DeadLetters
+from chicory.brokers.rabbitmq.diagnosis import ask, diagnose
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender
 from chicory.brokers.rabbitmq.publisher import Publisher
@@ -22,7 +23,7 @@ from chicory.errors import BrokerError, ConfigError, PublishUnknown, QueueFull, 
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import Address, address_of
 from chicory.links.amqp_channel import NOT_FOUND, Channel, ChannelError, Fate
-from chicory.types import DLQMessage, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
 from chicory.wire import check_queue
 
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
@@ -289,6 +290,15 @@ class RabbitMQBroker:
     async def ping(self) -> str:
         """See `Broker.ping`."""
         return (await self._current_desk().open()).product
+
+    async def examine(self) -> list[Finding]:
+        """See `Broker.examine`."""
+        # A connection of its own, since a server that takes nothing holds up whoever publishes on it.
+        line = Line(self.address, self.config, "chicory doctor")
+        try:
+            return diagnose(await ask(line, self.address, self.config.connect_timeout), self.config)
+        finally:
+            line.close()
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""

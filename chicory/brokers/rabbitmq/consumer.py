@@ -228,6 +228,11 @@ class RabbitMQConsumer:
             self._receiving -= 1
             self._received_at = trio.current_time()
 
+    def reconnect(self) -> None:
+        """See `Consumer.reconnect`.  On the same connection, which what runs depends on: RabbitMQ delivers anew."""
+        self._pause()
+        self._news.set()
+
     async def reconcile(self, held: Collection[Any]) -> Sequence[Delivery]:
         """See `Consumer.reconcile`.  No delivery is the reply to a call, so none gets lost with one."""
         await trio.lowlevel.checkpoint()
