@@ -90,6 +90,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.thread.call(close)
         self.thread.end()
 
+    def can(self, what):
+        return what not in getattr(self.harness, "cannot", {})
+
     def among(self, *places):
         return sorted(one for one, place in self.places.items() if place in places)
 
@@ -119,6 +122,7 @@ class AnyOrder(RuleBasedStateMachine):
         for one in some:
             self.places[one.id], self.counts[one.id] = "ready", 1
 
+    @precondition(lambda self: self.can("deduplication"))
     @precondition(lambda self: self.among("ready", "delayed", "delivered", "acked", "done"))
     @rule(data=st.data())
     def publish_what_was_published(self, data):
@@ -161,7 +165,10 @@ class AnyOrder(RuleBasedStateMachine):
         for delivery in self.thread.call(receive, worker.consumer, wanted):
             one = delivery.message.id
             assert self.places[one] == "ready"
-            assert delivery.count == self.counts[one]
+            if self.can("keeper"):
+                assert delivery.count == self.counts[one]
+            else:  # it may have been on its way to somebody who died
+                assert delivery.count >= self.counts[one]
             self.places[one] = "delivered"
             worker.held[one] = delivery
 
@@ -229,17 +236,17 @@ class AnyOrder(RuleBasedStateMachine):
                 while await keeper.promote() == 0:
                     pass
 
-        self.thread.call(promote_all)
+        if self.can("keeper"):
+            self.thread.call(promote_all)
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data())
     def die(self, data):
         worker = data.draw(st.sampled_from(self.alive()))
         lost = [one for one, delivery in worker.held.items() if not delivery.acked]
-        name = worker.consumer.name
-        self.thread.call(partial(taken_back, self.broker, len(lost), dead=name))
         if not lost:
-            return  # with nothing in its hands it may not have been noticed
+            return  # with nothing in its hands it may not be noticed
+        self.thread.call(partial(taken_back, self.broker, len(lost), dead=worker.consumer.name))
         worker.dead = True
         for one, delivery in worker.held.items():
             # At most once: nobody will ever hear how it ended.
@@ -294,12 +301,14 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("longer", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_broker_does_what_its_model_does(harness_type, longer):
+def test_a_broker_does_what_its_model_does(harness_type, kind, longer):
+    # What RabbitMQ has sent to one worker who does not ask for it, another gets a second later.
+    few = kind in ("rabbitmq", "quorum")
     run_state_machine_as_test(
         lambda: AnyOrder(harness_type),
         settings=settings(
-            max_examples=400 if longer else 25,
-            stateful_step_count=60,
+            max_examples=(400 if longer else 25) // (8 if few else 1),
+            stateful_step_count=30 if few else 60,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
