@@ -118,7 +118,8 @@ class Ledger:
         """All runs in the order of their starts."""
         with self.path.open("rb") as file:
             file.seek(self._begun)
-            text = file.read().decode()
+            # A reader may see the line that is just being written without its end.
+            text = file.read().rpartition(b"\n")[0].decode()
         # A message of which there are two may run twice at once, in one process and with one count.
         runs, open_runs = [], defaultdict(list)
         for line in text.splitlines():
