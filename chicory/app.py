@@ -6,13 +6,16 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, final, overload
 
+from chicory.callers import check_caller
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
 from chicory.drivers import broker_of, check_backend, open_backend, open_broker
 from chicory.errors import DuplicateTaskError, TaskNotFoundError, UsageError
+from chicory.links.executor import TRIO, on_this_thread
+from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
 from chicory.secret import SecretStr
-from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name
+from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, named
 from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage
 
 if TYPE_CHECKING:
@@ -124,7 +127,7 @@ class Chicory:
 
     async def publish(self, message: TaskMessage, *, delay: float | None = None) -> None:
         """Publish *message* and note that its result is awaited."""
-        broker, backend, joined = self._connectable()
+        broker, backend, joined = self._reachable()
         # A joined broker notes it itself.  Noted first: a task may be finished before publish() returns.
         if backend is not None and not joined and not message.ignore_result:
             await backend.expect([message.id])
@@ -132,15 +135,30 @@ class Chicory:
 
     async def publish_many(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
         """Publish all, in order and in few round trips: `await app.publish_many([task.message(n) for n in ...])`."""
-        broker, backend, joined = self._connectable()
+        broker, backend, joined = self._reachable()
         awaited = [message.id for message in messages if not message.ignore_result]
         if backend is not None and not joined and awaited:
             await backend.expect(awaited)
         await broker.publish_many(messages)
         return [self.result_of(message) for message in messages]
 
+    def publish_sync(self, message: TaskMessage, *, delay: float | None = None) -> None:
+        """`publish` for sync code: blocks this thread until the broker has *message*."""
+        finish(self.publish(message, delay=delay), "await publish()")
+
+    def publish_many_sync(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
+        """`publish_many` for sync code: blocks this thread until the broker has all."""
+        return finish(self.publish_many(messages), "await publish_many()")
+
+    def close(self) -> None:
+        """Close the connections of all sync calls of this process, none of which may be under way.
+
+        Exiting does it too.  What is called afterwards opens new ones.
+        """
+        finish(self.aclose(), "await aclose()")
+
     async def aclose(self) -> None:
-        """Close the connections of this trio run; `async with app:` does it at the end."""
+        """Close the connections of this trio run or asyncio loop; `async with app:` does it at the end."""
         if self._ends is None:
             return
         broker, backend, _ = self._ends
@@ -224,11 +242,21 @@ class Chicory:
         name = name or default_name(function)
         if name in self._tasks:
             raise DuplicateTaskError(name, _place(self._tasks[name].function), _place(function))
-        task: Task[..., Any] = AsyncTask(self, function, name, settings)
+        task: Task[..., Any] = named(AsyncTask, name)(self, function, name, settings)
         if not task.is_async:
-            task = SyncTask(self, function, name, settings)
+            task = named(SyncTask, name)(self, function, name, settings)
         self._tasks[name] = task
         return task
+
+    def _reachable(self) -> "tuple[Broker, Backend | None, bool]":
+        """Broker and backend, when they serve the library that calls; UsageError when they do not."""
+        ends = self._ends or self._connectable()
+        if on_this_thread.name != TRIO:
+            broker, backend, _ = ends
+            check_caller(broker)
+            if backend is not None:
+                check_caller(backend)
+        return ends
 
     def _connectable(self) -> "tuple[Broker, Backend | None, bool]":
         if self._ends is None:
@@ -238,7 +266,8 @@ class Chicory:
             if backend is not None and backend.joins(broker):
                 broker.join(backend)
                 joined = True
-            self._ends = broker, backend, joined
+            # Another thread may have been faster; all go on with what it made.
+            self._ends = self._ends or (broker, backend, joined)
         return self._ends
 
     def __repr__(self) -> str:

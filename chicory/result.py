@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
-import trio
-
+from chicory.callers import check_caller
 from chicory.errors import NoBackend, ResultExpired, ResultTimeout, ResultUnknown, TaskFailed
+from chicory.links.executor import running
+from chicory.links.sync_executor import finish
 from chicory.types import ResultRecord, TaskState
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class AsyncResult(Generic[R]):
         backend = self._required()
         if timeout is None:
             return await backend.wait(self.id)
-        with trio.move_on_after(timeout):
-            return await backend.wait(self.id)
+        # Who has no time to wait may still look.
+        record = await (running().within(timeout, backend.wait(self.id)) if timeout > 0 else backend.fetch(self.id))
+        if record is not None and (record.state.finished or record.state is TaskState.UNKNOWN):
+            return record
         raise ResultTimeout(f"task {self.id} is not finished after {timeout:g} s; it goes on")
 
     async def record(self) -> ResultRecord:
@@ -59,9 +62,26 @@ class AsyncResult(Generic[R]):
         """How far the task is; raises NoBackend."""
         return (await self.record()).state
 
+    def get_sync(self, timeout: float | None = None) -> R:
+        """`get` for sync code: blocks this thread, and raises what `get` raises."""
+        return finish(self.get(timeout), "await get()")
+
+    def wait_sync(self, timeout: float | None = None) -> ResultRecord:
+        """`wait` for sync code."""
+        return finish(self.wait(timeout), "await wait()")
+
+    def record_sync(self) -> ResultRecord:
+        """`record` for sync code."""
+        return finish(self.record(), "await record()")
+
+    def state_sync(self) -> TaskState:
+        """`state` for sync code."""
+        return finish(self.state(), "await state()")
+
     def _required(self) -> "Backend":
         if self._backend is None:
             raise NoBackend(f"no result of task {self.id} is kept: {self._why_none}")
+        check_caller(self._backend)
         return self._backend
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 import attrs
@@ -17,6 +18,7 @@ from chicory.context import TaskContext, wants_context
 from chicory.delay import check_delay
 from chicory.errors import DelayError, UsageError
 from chicory.ids import new_id
+from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
 from chicory.types import DeliveryMode, RetryPolicy, TaskMessage
 from chicory.wire import check_name, check_queue
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound="Task[..., Any]")
 
 
 def _limit(_: object, attribute: "attrs.Attribute[float | None]", value: float | None) -> None:
@@ -100,7 +103,7 @@ class Task(Generic[P, R]):
         self._options = options
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Publish a call with these arguments; the result object waits for its end.
+        """Publish a call with these arguments, on trio or asyncio; the result object waits for its end.
 
         Returns once the broker has the message.  Raises ArgumentsError, PayloadError, DelayError, QueueFull, or a
         BrokerError.
@@ -110,10 +113,21 @@ class Task(Generic[P, R]):
         return self.app.result_of(message)
 
     async def send(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Publish a call with these arguments and return the task's id."""
+        """Publish a call with these arguments, on trio or asyncio, and return the task's id."""
         message = self._message(args, kwargs)
         await self.app.publish(message, delay=self._options.delay)
         return message.id
+
+    def delay_sync(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """`delay` for sync code: blocks this thread until the broker has the message, and raises what `delay` raises.
+
+        Any thread may call it, also of a child after a fork.  Where trio or asyncio runs it raises UsageError.
+        """
+        return finish(self.delay(*args, **kwargs), "await delay()")
+
+    def send_sync(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """`send` for sync code; see `delay_sync`."""
+        return finish(self.send(*args, **kwargs), "await send()")
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> TaskMessage:
         """The message that `send` would publish, for `app.publish_many`; a delay becomes an `eta` by this clock."""
@@ -222,6 +236,23 @@ class SyncTask(Task[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function itself, here; a task that takes a context is given one of its own."""
         return self._call(args, kwargs)
+
+
+def named(kind: type[T], name: str) -> type[T]:
+    """*kind* for one task alone: a call of it that nobody awaits is reported by the task's *name*.
+
+    Python names a forgotten coroutine by its function, so the task gets functions of its own; calls cost no more.
+    """
+    ways: dict[str, FunctionType] = {"delay": kind.delay, "send": kind.send}
+    own = {way: _renamed(function, f"{name}.{way}") for way, function in ways.items()}
+    return cast("type[T]", type(kind.__name__, (kind,), own))
+
+
+def _renamed(function: FunctionType, name: str) -> FunctionType:
+    copy = FunctionType(function.__code__, function.__globals__, closure=function.__closure__)
+    functools.update_wrapper(copy, function)
+    copy.__qualname__ = name
+    return copy
 
 
 def default_name(function: Callable[..., Any]) -> str:

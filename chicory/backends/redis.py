@@ -4,8 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 
-import trio
-
 from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Broker
 from chicory.brokers.redis import RedisBroker
@@ -14,6 +12,8 @@ from chicory.brokers.redis.scripts import script
 from chicory.config import RedisBackendConfig
 from chicory.errors import BrokerUnavailable
 from chicory.ids import born
+from chicory.links.executor import CALLERS, running
+from chicory.links.per_run import PerRun
 from chicory.links.redis import Connection
 from chicory.links.redis_address import address_of
 from chicory.links.redis_listener import Listener
@@ -29,16 +29,22 @@ _PAUSE = 0.2
 class RedisBackend:
     """See `backends.base.Backend`."""
 
+    callers = CALLERS
+
     def __init__(self, config: RedisBackendConfig, *, hint: str = "") -> None:
         self.config = config
         self.address = address_of(config)
         self.keys = ResultKeys(config.key_prefix, math.ceil(config.result_ttl * 1000))
-        self._pool = Pool(self.address, timeout=_TIMEOUT, verify=verify_server, hint=hint)
-        self._listener: Listener | None = None
-        self._listener_run: trio.lowlevel.TrioToken | None = None
+        pool = Pool(self.address, timeout=_TIMEOUT, verify=verify_server, hint=hint)
+        self._pools = PerRun(pool.on)
+        self._listeners = PerRun(lambda _: Listener(self._pool, presence=self.keys.waiting))
 
     def __repr__(self) -> str:
         return f"<RedisBackend {self.address}>"
+
+    @property
+    def _pool(self) -> Pool:
+        return self._pools.current()
 
     def joins(self, broker: Broker) -> bool:
         """See `Backend.joins`: the same server and database, and no cluster, whose scripts stay within one slot."""
@@ -83,7 +89,7 @@ class RedisBackend:
         """See `Backend.wait`.  A message on the channel is only a hint; what counts is the record."""
         record = await self.fetch(task_id)
         while record.state in (TaskState.PENDING, TaskState.RETRYING):
-            listener = self._current_listener()
+            listener = self._listeners.current()
             try:
                 async with listener.listening(self.keys.done + task_id) as told:
                     record = await self.fetch(task_id)
@@ -91,22 +97,11 @@ class RedisBackend:
                         await told()
                         record = await self.fetch(task_id)
             except BrokerUnavailable:
-                await trio.sleep(_PAUSE)
+                await running().sleep(_PAUSE)
         return record
-
-    def _current_listener(self) -> Listener:
-        run = trio.lowlevel.current_trio_token()
-        if self._listener is None or self._listener_run is not run:
-            if self._listener is not None:
-                self._listener.close()
-            self._listener = Listener(self._pool, presence=self.keys.waiting)
-            self._listener_run = run
-        return self._listener
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        self._pool.close()
-        await trio.lowlevel.checkpoint()
+        self._listeners.close()
+        self._pools.close()
+        await running().sleep(0)

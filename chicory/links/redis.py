@@ -179,22 +179,30 @@ async def connect(address: Address, *, timeout: float, name: str = "chicory") ->
             connection = Connection(
                 await open_stream(address.host, address.port, path=address.path, tls=address.tls), address
             )
-            await _log_in(connection, name, timeout)
+            await log_in(connection, name, timeout)
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if isinstance(error, trio.TooSlowError):
-            raise BrokerUnavailable(f"{address}: no answer in {timeout:g} s") from error
-        if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
-            cause = error.__cause__ or error
-            raise BrokerUnavailable(f"{address}: no TLS here ({_reason(cause)}); check the CA and the name") from error
-        if isinstance(error, OSError | trio.BrokenResourceError):
-            raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
+        if (ours := connecting_failed(address, error, timeout)) is not None:
+            raise ours from error
         raise
     return connection
 
 
-async def _log_in(connection: Connection, name: str, timeout: float) -> None:
+def connecting_failed(address: Address, error: BaseException, timeout: float) -> BrokerError | None:
+    """What it means for us that *error* came of connecting to *address*; None when it is not the network's."""
+    if isinstance(error, trio.TooSlowError | TimeoutError):
+        return BrokerUnavailable(f"{address}: no answer in {timeout:g} s")
+    if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
+        cause = error.__cause__ or error
+        return BrokerUnavailable(f"{address}: no TLS here ({_reason(cause)}); check the CA and the name")
+    if isinstance(error, OSError | trio.BrokenResourceError):
+        return BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})")
+    return None
+
+
+async def log_in(connection: Connection, name: str, timeout: float) -> None:
+    """Authenticate, choose the database and learn the connection's id, in one round trip."""
     address = connection.address
     commands: list[tuple[Any, ...]] = []
     if address.password is not None:

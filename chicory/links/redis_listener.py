@@ -1,17 +1,18 @@
-"""One subscribed connection for all who wait in one trio run.
+"""One subscribed connection for all who wait in one run.
 
 There is no background task: one of the waiting callers reads for all, and hands the reading on when it leaves.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
 import attrs
-import trio
 
 from chicory.errors import BrokerUnavailable
+from chicory.links.executor import Turn
 from chicory.links.redis import Connection
 from chicory.links.redis_pool import Pool
 
@@ -21,9 +22,9 @@ class _Ear:
     """One caller listening to one channel.  *turn* is set when there is news, or when it is its turn to read."""
 
     channel: str
+    turn: Turn
     subscribed: bool = False
     told: bool = False
-    turn: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Listener:
@@ -38,7 +39,8 @@ class Listener:
         self._connection: Connection | None = None
         self._ears: defaultdict[str, list[_Ear]] = defaultdict(list)
         self._reading = False
-        self._sending = trio.Lock()
+        self._executor = pool.executor
+        self._sending = pool.executor.lock()
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
@@ -46,7 +48,7 @@ class Listener:
 
         Raises BrokerUnavailable when the line breaks; what was said meanwhile is not known then.
         """
-        ear = _Ear(channel)
+        ear = _Ear(channel, self._executor.event())
         self._ears[channel].append(ear)
         try:
             connection = await self._ready()
@@ -76,14 +78,11 @@ class Listener:
             await connection.send(*command)
 
     async def _unsubscribe(self, channel: str) -> None:
-        if self._connection is not None and not self._connection.closed:
-            with trio.move_on_after(1, shield=True) as scope:
-                try:
-                    await self._send(self._connection, "UNSUBSCRIBE", channel)
-                except BrokerUnavailable:
-                    return
-            if scope.cancelled_caught:
-                self._connection.close()
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with contextlib.suppress(BrokerUnavailable):
+                if not await self._executor.briefly(1, self._send(connection, "UNSUBSCRIBE", channel)):
+                    connection.close()
 
     async def _until(self, ear: _Ear, connection: Connection, heard: Callable[[], bool]) -> None:
         while not heard():
@@ -91,7 +90,7 @@ class Listener:
                 raise BrokerUnavailable(f"{connection.address}: the line broke while waiting")
             if self._reading:
                 await ear.turn.wait()
-                ear.turn = trio.Event()
+                ear.turn = self._executor.event()
                 continue
             self._reading = True
             try:
@@ -130,4 +129,5 @@ class Listener:
         """Close the connection; whoever waits is told that the line broke."""
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
         self._wake_all()

@@ -1,13 +1,12 @@
-"""The connections of one trio run to one Redis server, made when needed and kept for the next call."""
+"""The connections of one run to one Redis server, made when needed and kept for the next call."""
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import trio
-
 from chicory.errors import BrokerRefused, BrokerUnavailable
+from chicory.links.executor import ASYNCIO, SYNC, TRIO, TRIO_EXECUTOR, Executor
 from chicory.links.redis import Connection, ServerError, connect
 from chicory.links.redis_address import Address
 
@@ -20,8 +19,9 @@ _KEEP = 8
 class Pool:
     """Connections to *address*.
 
-    A pool may serve several trio runs one after another (and a child after a fork): the connections of an earlier
-    run are dropped, never reused.  *hint* is added to the error when nobody answers.
+    On trio a pool may serve several runs one after another (and a child after a fork): the connections of an earlier
+    run are dropped, never reused.  For other executors each run has a pool of its own.  *hint* is added to the error
+    when nobody answers.
     """
 
     def __init__(
@@ -31,18 +31,26 @@ class Pool:
         timeout: float,
         verify: Callable[[Connection, float], Awaitable[None]] | None = None,
         hint: str = "",
+        executor: Executor = TRIO_EXECUTOR,
     ) -> None:
+        self.executor = executor
         self.address = address
         self.timeout = timeout
         self._verify = verify
         self._hint = hint
         self._idle: list[Connection] = []
-        self._run: trio.lowlevel.TrioToken | None = None
+        self._connect = _way_to_connect(executor)
+        self._current_run = executor.current_run if executor.name == TRIO else _the_only_one
+        self._run: object = None
+
+    def on(self, executor: Executor) -> "Pool":
+        """A pool like this one, of another executor."""
+        return Pool(self.address, timeout=self.timeout, verify=self._verify, hint=self._hint, executor=executor)
 
     async def open(self) -> Connection:
         """A new connection, the caller's own to close."""
         try:
-            connection = await connect(self.address, timeout=self.timeout)
+            connection = await self._connect(self.address, timeout=self.timeout)
         except BrokerUnavailable as error:
             if self._hint:
                 raise BrokerUnavailable(f"{error}; {self._hint}") from error
@@ -57,7 +65,7 @@ class Pool:
 
     def idle(self) -> Connection | None:
         """An idle connection of this run, if there is one; give it back with `keep`."""
-        run = trio.lowlevel.current_trio_token()
+        run = self._current_run()
         if self._run is not run:
             self._drop()
             self._run = run
@@ -71,7 +79,7 @@ class Pool:
         """Give *connection* back."""
         if connection.closed:
             return
-        if len(self._idle) < _KEEP and self._run is trio.lowlevel.current_trio_token():
+        if len(self._idle) < _KEEP and self._run is self._current_run():
             self._idle.append(connection)
         else:
             connection.close()
@@ -106,6 +114,22 @@ class Pool:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+
+
+def _the_only_one() -> object:
+    return None
+
+
+def _way_to_connect(executor: Executor) -> Callable[..., Awaitable[Connection]]:
+    if executor.name == ASYNCIO:
+        from chicory.links import redis_asyncio
+
+        return redis_asyncio.connect
+    if executor.name == SYNC:
+        from chicory.links import redis_sync
+
+        return redis_sync.connect
+    return connect
 
 
 async def verify_server(connection: Connection, timeout: float) -> None:

@@ -79,7 +79,7 @@ async def open_stream(host: str, port: int, *, path: str | None = None, tls: ssl
             raise
         return PlainStream(sock)
     stream = await trio.open_tcp_stream(host, port)
-    _watch(stream.socket)
+    watch(stream.socket)
     if tls is not None:
         secure = trio.SSLStream(stream, tls, server_hostname=host)
         try:
@@ -93,7 +93,7 @@ async def open_stream(host: str, port: int, *, path: str | None = None, tls: ssl
     return PlainStream(sock)
 
 
-def _watch(sock: trio.socket.SocketType) -> None:
+def watch(sock: trio.socket.SocketType | socket.socket) -> None:
     """Ask the kernel to notice a dead peer."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

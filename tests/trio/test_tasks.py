@@ -1,5 +1,6 @@
 """What a user writes: tasks, options and results."""
 
+import gc
 import inspect
 import math
 from datetime import UTC, datetime, timedelta
@@ -312,3 +313,27 @@ def test_no_backend_is_spoken_to_by_amqp():
 def test_a_url_that_nobody_speaks_is_refused(url):
     with pytest.raises(ConfigError, match="URL scheme"):
         Chicory(url)
+
+
+@pytest.mark.parametrize("way", ["delay", "send"])
+async def test_a_forgotten_await_warns_once_and_names_the_task(app, way):
+    @app.task(name="mail.welcome")
+    def welcome(user: int) -> None: ...
+
+    with pytest.warns(RuntimeWarning, match=rf"coroutine 'mail\.welcome\.{way}' was never awaited") as told:
+        # Nobody keeps it, so it is gone at once.
+        getattr(welcome, way)(1)
+
+    assert len(told) == 1
+    assert await ready(app) == 0
+
+
+async def test_an_await_that_was_not_forgotten_warns_of_nothing(app, nursery):
+    @app.task
+    def welcome(user: int) -> None: ...
+
+    # Frameworks ask, before they call it.
+    assert inspect.iscoroutinefunction(welcome.delay)
+    nursery.start_soon(welcome.send, 1)
+    await welcome.options(priority=1).delay(2)
+    gc.collect()

@@ -40,6 +40,12 @@ async def right() -> None:
     await task.send(1)
 
 
+def right_without_await() -> None:
+    assert_type(double.delay_sync(1), AsyncResult[int])
+    assert_type(shout.delay_sync("a", times=2).get_sync(timeout=1), str)
+    assert_type(visit.send_sync("https://example.com"), str)
+
+
 async def wrong() -> None:
     await double.delay("one")  # error: reportArgumentType
     await double.delay()  # error: reportCallIssue
@@ -52,3 +58,8 @@ async def wrong() -> None:
     double.message("one")  # error: reportArgumentType
     text: str = await (await double.delay(1)).get()  # error: reportAssignmentType
     print(text)
+
+
+def wrong_without_await() -> None:
+    double.delay_sync("one")  # error: reportArgumentType
+    visit.send_sync()  # error: reportCallIssue

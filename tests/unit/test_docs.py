@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import trio
 
 from chicory import Chicory, TaskMessage, Worker
 from chicory.config import load_config
@@ -13,6 +14,7 @@ from tests.servers import running_server
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks(page, "bash", "console", "toml")]
 REDIS = ROOT / "docs" / "redis.md"
+CALLING = ROOT / "docs" / "calling.md"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def block_with(text):
     return found
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted({*(ROOT / "docs").glob("*.md")} - {CALLING}), ids=lambda page: page.name)
 async def test_the_python_of_a_page_runs_from_top_to_bottom(page, settings):
     names = namespace()
 
@@ -49,6 +51,25 @@ async def test_the_python_of_a_page_runs_from_top_to_bottom(page, settings):
         await run(block, names)
         if isinstance(app := names.get("app"), Chicory):
             await app.aclose()
+
+
+async def test_every_kind_of_caller_on_the_page_gets_its_result(settings, capsys):
+    names = namespace()
+    define, *programs = blocks(CALLING, "python")
+    await run(define, names)
+    app = names["app"]
+
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(Worker(app).run)
+        for block in programs:
+            # Each brings its own loop, or none.
+            await trio.to_thread.run_sync(exec, compile(block.text, str(block), "exec"), names)
+        nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(app.close)
+
+    told = capsys.readouterr().out.splitlines()
+    assert told[:4] == ["42", str([*range(1, 11)]), "42", "11"]
+    assert told[4] in ("done: 42", "not yet")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)

@@ -15,7 +15,7 @@ LEVELS = [
     {"errors", "types", "retry", "outcome", "delay", "wire", "binding", "clock", "config"},
     {"embedded", "exits", "lifeline", "outage", "server"},
     {"brokers.base", "backends.base", "links"},
-    {"context", "result", "task", "drivers", "app", "loading", "process", "journal"},
+    {"callers", "context", "result", "task", "drivers", "app", "loading", "process", "journal"},
     {
         "brokers.memory",
         "brokers.redis",

@@ -14,10 +14,13 @@ from chicory.brokers.redis.deadletters import DeadLetters
 from chicory.brokers.redis.diagnosis import ask, diagnose
 from chicory.brokers.redis.keeper import RedisKeeper
 from chicory.brokers.redis.keys import KeepsResults, Keys, ResultKeys
-from chicory.brokers.redis.publisher import Item, Publisher
+from chicory.brokers.redis.outbox import Item
+from chicory.brokers.redis.publisher import Publisher
 from chicory.brokers.redis.scripts import script
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
+from chicory.links.executor import CALLERS, running
+from chicory.links.per_run import PerRun
 from chicory.links.redis_address import Address, address_of
 from chicory.links.redis_pool import Pool, parse_info, verify_server
 from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
@@ -33,18 +36,24 @@ class RedisBroker:
     hint: what to tell a user whom no server answers, such as how to start the embedded one.
     """
 
+    callers = CALLERS
+
     def __init__(self, config: RedisBrokerConfig, *, hint: str = "") -> None:
         self.config = config
         self.address: Address = address_of(config)
-        self._pool = Pool(self.address, timeout=config.connect_timeout, verify=verify_server, hint=hint)
+        pool = Pool(self.address, timeout=config.connect_timeout, verify=verify_server, hint=hint)
+        self._pools = PerRun(pool.on)
+        self._publishers = PerRun(lambda _: self._new_publisher())
         self._hint = hint
         self._results: ResultKeys | None = None
-        self._publisher: Publisher | None = None
-        self._publisher_run: trio.lowlevel.TrioToken | None = None
         self._keys: dict[str, Keys] = {}
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self.address}>"
+
+    @property
+    def _pool(self) -> Pool:
+        return self._pools.current()
 
     def join(self, backend: Backend) -> None:
         """Store the results of *backend*, which `joins` this broker, together with settling."""
@@ -57,7 +66,7 @@ class RedisBroker:
         """See `Broker.publish`."""
         message = _routed(message, queue)
         item = self._item(message, delay)
-        await self._current_publisher().publish(self._keys_of(message.queue), self._level(message), (item,))
+        await self._publishers.current().publish(self._keys_of(message.queue), self._level(message), (item,))
 
     async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
         """See `Broker.publish_many`."""
@@ -65,9 +74,9 @@ class RedisBroker:
         for message in messages:
             routed = _routed(message, queue)
             lanes.setdefault((routed.queue, self._level(routed)), []).append(self._item(routed, None))
-        publisher = self._current_publisher()
+        publisher = self._publishers.current()
         if not lanes:
-            await trio.lowlevel.checkpoint()
+            await running().sleep(0)
         for (name, level), items in lanes.items():
             await publisher.publish(self._keys_of(name), level, items)
 
@@ -82,17 +91,9 @@ class RedisBroker:
         top = self.config.max_priority
         return 0 if top is None or message.priority is None else min(max(message.priority, 0), top)
 
-    def _current_publisher(self) -> Publisher:
-        run = trio.lowlevel.current_trio_token()
-        if self._publisher is None or self._publisher_run is not run:
-            if self._publisher is not None:
-                self._publisher.close()
-            self._publisher = Publisher(
-                self._pool, timeout=self.config.publish_timeout, limit=self.config.max_stream_length
-            )
-            self._publisher_run = run
-        self._publisher.results = self._results
-        return self._publisher
+    def _new_publisher(self) -> Publisher:
+        config, pool = self.config, self._pool
+        return Publisher(pool, timeout=config.publish_timeout, limit=config.max_stream_length, results=self._results)
 
     def _keys_of(self, queue: str) -> Keys:
         keys = self._keys.get(queue)
@@ -212,7 +213,7 @@ class RedisBroker:
         """See `Broker.examine`."""
         # Not from our own pool, which opens none to a server that will not do.
         timeout = self.config.connect_timeout
-        connection = await Pool(self.address, timeout=timeout, hint=self._hint).open()
+        connection = await Pool(self.address, timeout=timeout, hint=self._hint, executor=running()).open()
         try:
             return diagnose(await ask(connection, timeout))
         finally:
@@ -220,11 +221,9 @@ class RedisBroker:
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        if self._publisher is not None:
-            self._publisher.close()
-            self._publisher = None
-        self._pool.close()
-        await trio.lowlevel.checkpoint()
+        self._publishers.close()
+        self._pools.close()
+        await running().sleep(0)
 
     async def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         async with self._pool.connection() as connection:

@@ -1,0 +1,20 @@
+"""Who may call: a broker or a backend serves trio, and says so when it serves asyncio and sync callers too."""
+
+from chicory.errors import UsageError
+from chicory.links.executor import SYNC, TRIO, running
+
+
+def check_caller(end: object) -> None:
+    """Raise UsageError unless *end*, a broker or a backend, serves whoever calls.
+
+    It names those it serves as `callers`; one that names none serves trio alone.
+    """
+    caller = running().name
+    if caller in getattr(end, "callers", (TRIO,)):
+        return
+    kind = "sync" if caller == SYNC else caller
+    why = ", whose tasks live and run in one trio run," if getattr(end, "in_process", False) else ""
+    raise UsageError(
+        f"{type(end).__name__}{why} has no way for {kind} callers; call from trio, or give the app a broker that has:"
+        " BrokerType.EMBEDDED or BrokerType.REDIS"
+    )

@@ -1,0 +1,288 @@
+"""Trio, asyncio and sync callers are promised the same: one suite, three worlds."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trustme
+
+from chicory.errors import (
+    ArgumentsError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    PayloadError,
+    PublishUnknown,
+    QueueFull,
+    ResultTimeout,
+    ResultUnknown,
+    TaskFailed,
+)
+from chicory.ids import new_id
+from chicory.outcome import Done, Failed
+from chicory.types import QueueSizes, TaskMessage, TaskState
+from tests.contract.harness import OOPS, finish_all, message, receive, settle, worker
+from tests.servers import free_port, running_server
+
+
+@asynccontextmanager
+async def getting(caller, result, timeout=10):
+    """A caller who waits for *result* meanwhile; its end stands in the list that is given."""
+    ends = []
+
+    async def get():
+        try:
+            ends.append(await caller.get(result, timeout))
+        except Exception as error:
+            ends.append(error)
+
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(get)
+            yield ends
+
+
+async def listeners(server):
+    """Returns when somebody is subscribed to the end of a task."""
+    with server.client() as client, trio.fail_after(5):
+        while not any(b":done:" in channel for channel in client.pubsub_channels()):
+            await trio.sleep(0.005)
+
+
+async def test_a_call_arrives_and_its_result_comes_by_push(app, caller, broker, server):
+    result = await caller.delay(app.tasks["add"], 2, 40)
+    assert await caller.state(result) is TaskState.PENDING
+
+    async with getting(caller, result) as ends:
+        await listeners(server)
+        (delivery,) = await finish_all_with(broker, Done(42))
+
+    assert (delivery.message.name, delivery.message.args) == ("add", [2, 40])
+    assert ends == [42]
+    assert await caller.get(result) == 42
+    assert await caller.state(result) is TaskState.SUCCESS
+
+
+async def finish_all_with(broker, outcome, expected=1):
+    async with worker(broker) as consumer:
+        found = await receive(consumer, expected)
+        assert all(await settle(consumer, found, outcome))
+        return found
+
+
+async def test_send_returns_the_id(app, caller, broker):
+    sent = await caller.send(app.tasks["add"], 1, 2)
+
+    assert [one.message.id for one in await finish_all(broker, expected=1)] == [sent]
+
+
+async def test_many_are_published_in_order(app, caller, broker):
+    sent = [message(args=[number]) for number in range(600)]
+
+    results = await caller.publish_many(app, sent)
+
+    assert [result.id for result in results] == [one.id for one in sent]
+    assert [one.message.id for one in await finish_all(broker, expected=600)] == [one.id for one in sent]
+    assert await caller.publish_many(app, []) == []
+
+
+async def test_a_delay_is_kept_by_the_broker(app, caller, broker):
+    await caller.send(app.tasks["add"].options(delay=60), 1, 2)
+
+    assert await broker.get_queue_sizes() == QueueSizes(ready=0, delayed=1, delivered=0, dead=0)
+
+
+async def test_what_is_wrong_with_a_call_is_said_before_it_is_sent(app, caller, broker):
+    with pytest.raises(ArgumentsError):
+        await caller.send(app.tasks["add"], 1)
+    with pytest.raises(PayloadError):
+        await caller.publish(app, message(args=[object()]))
+
+    assert (await broker.get_queue_sizes()).ready == 0
+
+
+async def test_a_full_queue_refuses_and_says_how_many_were_taken(make, server, caller, broker):
+    app = make(server.url, max_stream_length=5)
+    sent = [message() for _ in range(8)]
+
+    with pytest.raises(QueueFull) as full:
+        await caller.publish_many(app, sent)
+    with pytest.raises(QueueFull):
+        await caller.send(app.tasks["add"], 1, 2)
+
+    assert (full.value.limit, full.value.published) == (5, 5)
+    assert [one.message.id for one in await finish_all(broker, expected=5)] == [one.id for one in sent[:5]]
+    await caller.publish_many(app, sent[5:])
+    await caller.close(app)
+
+
+async def test_a_server_out_of_memory_is_told_apart(make, caller):
+    with running_server() as server:
+        app = make(server.url)
+        await caller.send(app.tasks["add"], 1, 2)
+        with server.client() as client:
+            client.config_set("maxmemory", "1mb")
+
+            with pytest.raises(BrokerFull, match="raise maxmemory"):
+                await caller.send(app.tasks["add"], 1, 2)
+
+            client.config_set("maxmemory", "0")
+        await caller.send(app.tasks["add"], 1, 2)
+        await caller.close(app)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+async def test_a_call_whose_answer_is_lost_is_there_once(make, proxy, caller, broker, joined):
+    app = make(proxy.url, joined=joined)
+    await caller.send(app.tasks["add"], 0, 0)
+
+    for number in range(3):
+        lost = proxy.swallow("EVALSHA")
+        await caller.send(app.tasks["add"], number, number)
+        assert lost.is_set()
+
+    assert len(await finish_all(broker, expected=4)) == 4
+    assert (await broker.counters())["published"] == 4
+    await caller.close(app)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+async def test_a_call_without_answer_is_unknown_and_repeating_it_is_safe(make, proxy, caller, broker, joined):
+    app = make(proxy.url, joined=joined, publish_timeout=0.5)
+    await caller.send(app.tasks["add"], 0, 0)
+    doubtful = TaskMessage(name="add", args=[1, 1])
+    proxy.swallow("EVALSHA")
+    # The connection that is open still works; no other will.
+    proxy.refusing = True
+
+    with pytest.raises(PublishUnknown) as unknown:
+        await caller.publish(app, doubtful)
+    assert unknown.value.ids == (doubtful.id,)
+    proxy.refusing = False
+    await caller.publish(app, doubtful)
+
+    assert len(await finish_all(broker, expected=2)) == 2
+    assert (await broker.counters())["published"] == 2
+    await caller.close(app)
+
+
+async def test_a_call_that_never_left_is_unavailable_and_not_there(shaky, proxy, caller, broker):
+    proxy.refusing = True
+
+    with pytest.raises(BrokerUnavailable, match=r"cannot connect|the connection was lost"):
+        await caller.send(shaky.tasks["add"], 1, 2)
+
+    assert (await broker.get_queue_sizes()).ready == 0
+
+
+async def test_a_silent_server_is_unavailable_in_time(shaky, proxy, caller):
+    proxy.blackhole()
+
+    with trio.fail_after(5), pytest.raises(BrokerUnavailable, match="no answer in"):
+        await caller.send(shaky.tasks["add"], 1, 2)
+
+
+async def test_a_server_that_restarts_meanwhile_is_found_again(make, caller):
+    with running_server(tcp=True, appendonly=True) as server:
+        app = make(server.url)
+        await caller.send(app.tasks["add"], 1, 2)
+        result = await caller.delay(app.tasks["add"], 2, 3)
+
+        server.restart()
+        await caller.send(app.tasks["add"], 3, 4)
+        assert await caller.state(result) is TaskState.PENDING
+
+        with server.client() as client:
+            assert client.xlen(f"{app.broker.config.key_prefix}:stream:default") == 3
+        await caller.close(app)
+
+
+async def test_a_refusal_is_mapped_and_shows_no_password(make, caller):
+    with running_server(options=["--requirepass", "right"]) as server:
+        app = make(server.url.replace("unix://", "unix://:canary@"))
+
+        with pytest.raises(BrokerRefused, match="check username, password and ACL") as caught:
+            await caller.send(app.tasks["add"], 1, 2)
+
+        assert "canary" not in f"{caught.value!r}"
+        await caller.close(app)
+
+
+async def test_tls_is_spoken_and_a_stranger_is_not_believed(make, caller, tmp_path):
+    authority, stranger = trustme.CA(), trustme.CA()
+    mine = authority.issue_cert("localhost", "127.0.0.1")
+    mine.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    stranger.cert_pem.write_to_path(tmp_path / "other.pem")
+    port = free_port()
+    pem = tmp_path / "server.pem"
+    options = ["--tls-port", str(port), "--tls-cert-file", pem, "--tls-key-file", pem, "--tls-auth-clients", "no"]
+    with running_server(options=[*map(str, options), "--tls-ca-cert-file", str(tmp_path / "ca.pem")]) as server:
+        app = make(f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}")
+        wary = make(f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path / 'other.pem'}", publish_timeout=0.2)
+
+        await caller.send(app.tasks["add"], 1, 2)
+        with pytest.raises(BrokerUnavailable, match="check the CA and the name"):
+            await caller.send(wary.tasks["add"], 1, 2)
+
+        with server.client() as client:
+            assert client.xlen(f"{app.broker.config.key_prefix}:stream:default") == 1
+        await caller.close(app)
+        await caller.close(wary)
+
+
+async def test_waiting_ends_in_time_and_the_task_goes_on(app, caller, broker):
+    result = await caller.delay(app.tasks["add"], 2, 3)
+
+    with trio.fail_after(5):
+        for timeout in (0, 0.05):
+            with pytest.raises(ResultTimeout):
+                await caller.get(result, timeout)
+    await finish_all_with(broker, Done(5))
+
+    assert await caller.get(result) == 5
+    assert await caller.get(result, 0) == 5
+
+
+async def test_a_failure_is_raised_where_it_is_waited_for(app, caller, broker):
+    result = await caller.delay(app.tasks["add"], 2, 3)
+
+    async with getting(caller, result) as ends:
+        await finish_all_with(broker, Failed(OOPS))
+
+    (failed,) = ends
+    assert isinstance(failed, TaskFailed)
+    assert failed.failure == OOPS
+
+
+async def test_nothing_is_waited_for_that_was_never_sent(app, caller):
+    with trio.fail_after(5), pytest.raises(ResultUnknown):
+        await caller.get(app.result(new_id()), None)
+
+
+async def test_who_waits_survives_a_line_that_breaks(shaky, proxy, caller, broker, server):
+    result = await caller.delay(shaky.tasks["add"], 2, 3)
+
+    async with getting(caller, result) as ends:
+        await listeners(server)
+        proxy.reset()
+        await finish_all_with(broker, Done(5))
+
+    assert ends == [5]
+
+
+async def test_a_backend_of_its_own_is_told_what_to_expect(make, server, caller):
+    app = make(server.url, joined=False)
+
+    result = await caller.delay(app.tasks["add"], 2, 3)
+
+    assert await caller.state(result) is TaskState.PENDING
+    await caller.close(app)
+
+
+async def test_what_was_closed_opens_again(app, caller, broker):
+    for _ in range(2):
+        await caller.send(app.tasks["add"], 1, 2)
+        await caller.close(app)
+
+    assert (await broker.get_queue_sizes()).ready == 2
