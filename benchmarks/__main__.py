@@ -11,7 +11,7 @@ from benchmarks.figures import Figure
 from benchmarks.server import private_server
 from benchmarks.table import conditions, show
 
-MEASURES = ("drain", "rabbitmq", "publish", "latency", "punctual", "burst", "idle", "memory")
+MEASURES = ("drain", "rabbitmq", "publish", "latency", "punctual", "burst", "idle", "memory", "validation")
 
 
 def _chosen(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:

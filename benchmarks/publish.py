@@ -10,7 +10,7 @@ import trio
 from benchmarks import bare
 from benchmarks.figures import Figure, Target, interleaved
 from benchmarks.server import Server
-from chicory import Chicory, TaskMessage
+from chicory import Chicory, TaskMessage, ValidationMode
 
 MANY = 20_000
 CALLERS = 100
@@ -25,13 +25,13 @@ def measure(server: Server, rounds: int) -> list[Figure]:
     """Messages per second, each way of publishing beside raw XADD."""
     pipelined, many, unkept, concurrent, singly, one, send = interleaved(
         rounds,
-        _raw(server, bare.publish_pipelined, MANY),
-        _ours(server, _publish_many, MANY),
-        _ours(server, _publish_many_unkept, MANY),
-        _ours(server, _concurrent_delay, CALLERS * PER_CALLER),
-        _raw(server, bare.publish_singly, SINGLE),
-        _ours(server, _publish_one_by_one, SINGLE),
-        _ours(server, _send_one_by_one, SINGLE),
+        raw(server, bare.publish_pipelined, MANY),
+        ours(server, _publish_many, MANY),
+        ours(server, _publish_many_unkept, MANY),
+        ours(server, concurrent_delay, CALLERS * PER_CALLER),
+        raw(server, bare.publish_singly, SINGLE),
+        ours(server, _publish_one_by_one, SINGLE),
+        ours(server, _send_one_by_one, SINGLE),
     )
 
     def line(name: str, ours: list[float], against: list[float], limit: float) -> Figure:
@@ -46,7 +46,9 @@ def measure(server: Server, rounds: int) -> list[Figure]:
     ]
 
 
-def _raw(server: Server, publish: Callable[[bare.Bare, list[dict[str, Any]]], None], count: int) -> Run:
+def raw(server: Server, publish: Callable[[bare.Bare, list[dict[str, Any]]], None], count: int) -> Run:
+    """Messages per second of the bare loop."""
+
     def run() -> float:
         server.flush()
         messages = [bare.task("noop", bare.TEXT) for _ in range(count)]
@@ -60,9 +62,16 @@ def _raw(server: Server, publish: Callable[[bare.Bare, list[dict[str, Any]]], No
     return run
 
 
-def _ours(server: Server, publish: Callable[[Chicory, int], Awaitable[float]], count: int) -> Run:
+def ours(
+    server: Server,
+    publish: Callable[[Chicory, int], Awaitable[float]],
+    count: int,
+    mode: ValidationMode = ValidationMode.NONE,
+) -> Run:
+    """Messages per second of an app of that mode."""
+
     async def main() -> float:
-        app = Chicory(server.url)
+        app = Chicory(server.url, validation_mode=mode)
         app.task(name="noop")(_noop)
         async with app:
             # Connected and with the script loaded, as a program is after its first message.
@@ -95,7 +104,8 @@ async def _publish_many_unkept(app: Chicory, count: int) -> float:
     return time.perf_counter() - started
 
 
-async def _concurrent_delay(app: Chicory, count: int) -> float:
+async def concurrent_delay(app: Chicory, count: int) -> float:
+    """Seconds that many callers take, each with one message after another."""
     noop = app.tasks["noop"]
 
     async def caller() -> None:

@@ -2,9 +2,11 @@
 
 import os
 import time
+from dataclasses import dataclass
+from datetime import date
 
 from benchmarks.process import URL
-from chicory import Chicory
+from chicory import Chicory, ValidationMode
 
 # (number, unix seconds of its first line), and nanoseconds from send() to the first line.
 started: list[tuple[int, float]] = []
@@ -17,6 +19,34 @@ app = Chicory(os.environ.get(URL))
 @app.task(name="noop")
 async def noop(text: str) -> None:
     """A task that does nothing, so that only the road there and back is measured."""
+
+
+@app.task(name="noop_inputs", validation_mode=ValidationMode.INPUTS)
+async def noop_inputs(text: str) -> None:
+    """The same, with its argument validated."""
+
+
+@dataclass
+class Order:
+    """An argument of a class of its own."""
+
+    number: int
+    customer: str
+    total: float
+    due: date
+    lines: list[str]
+
+
+@app.task(name="echo", validation_mode=ValidationMode.STRICT)
+async def echo(order: Order) -> Order:
+    """Takes and returns an object."""
+    return order
+
+
+@app.task(name="echo_plain")
+async def echo_plain(order: dict[str, object]) -> dict[str, object]:
+    """Takes and returns the same as it travels."""
+    return order
 
 
 @app.task(name="note_latency")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chicory.app import Chicory
     from chicory.config import ChicoryConfig, WorkerConfig
     from chicory.context import GiveUp, Retry, Snooze, TaskContext
-    from chicory.errors import ChicoryError, ResultTimeout, TaskFailed
+    from chicory.errors import ChicoryError, ResultTimeout, TaskFailed, ValidationError
     from chicory.result import AsyncResult
     from chicory.secret import SecretStr
     from chicory.task import Task
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         TaskMessage,
         TaskState,
+        ValidationMode,
     )
     from chicory.worker.worker import Worker
 
@@ -57,6 +58,8 @@ __all__ = [
     "TaskFailed",
     "TaskMessage",
     "TaskState",
+    "ValidationError",
+    "ValidationMode",
     "Worker",
     "WorkerConfig",
     "__version__",
@@ -83,6 +86,8 @@ _HOMES = {
     "TaskFailed": "chicory.errors",
     "TaskMessage": "chicory.types",
     "TaskState": "chicory.types",
+    "ValidationError": "chicory.errors",
+    "ValidationMode": "chicory.types",
     "Worker": "chicory.worker.worker",
     "WorkerConfig": "chicory.config",
 }

@@ -16,7 +16,7 @@ from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
 from chicory.secret import SecretStr
 from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, named
-from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage
+from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage, ValidationMode
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -50,7 +50,7 @@ class Chicory:
         where they say nothing the embedded broker.
     backend: the same for results; None is what goes with the broker.
     config: settings given in code; they win over the environment and the file.
-    delivery_mode, retry_policy: for the tasks that do not say otherwise.
+    delivery_mode, retry_policy, validation_mode: for the tasks that do not say otherwise.
 
     Nothing is read or connected before it is needed.
     """
@@ -63,10 +63,12 @@ class Chicory:
         delivery_mode: DeliveryMode = DeliveryMode.AT_LEAST_ONCE,
         *,
         retry_policy: RetryPolicy | None = None,
+        validation_mode: ValidationMode = ValidationMode.NONE,
         name: str | None = None,
     ) -> None:
         self.name = name
         self.delivery_mode = DeliveryMode(delivery_mode)
+        self.validation_mode = ValidationMode(validation_mode)
         self.retry_policy = retry_policy or RetryPolicy()
         self._tasks: dict[str, Task[..., Any]] = {}
         self._said = _with_backend(_with_broker(config or ChicoryConfig(), broker), backend)
@@ -116,14 +118,15 @@ class Chicory:
             raise TaskNotFoundError(name, known=self._tasks) from None
 
     def result(self, task_id: str) -> AsyncResult[Any]:
-        """What became of a task whose id is known from elsewhere."""
+        """What became of a task whose id is known from elsewhere; `Task.result` also knows of which type it is."""
         return AsyncResult(task_id, self.backend)
 
     def result_of(self, message: TaskMessage) -> AsyncResult[Any]:
         """What becomes of *message*."""
         if message.ignore_result:
             return AsyncResult(message.id, None, why_none=f"{message.name} was sent with ignore_result=True")
-        return AsyncResult(message.id, self.backend)
+        task = self._tasks.get(message.name)
+        return AsyncResult(message.id, self.backend, read=None if task is None else task.contract.reader)
 
     async def publish(self, message: TaskMessage, *, delay: float | None = None) -> None:
         """Publish *message* and note that its result is awaited."""
@@ -194,6 +197,7 @@ class Chicory:
         queue: str = "default",
         retry_policy: RetryPolicy | None = None,
         delivery_mode: DeliveryMode | None = None,
+        validation_mode: ValidationMode | None = None,
         timeout: float | None = None,
         expires: float | timedelta | None = None,
         priority: int | None = None,
@@ -209,6 +213,7 @@ class Chicory:
         queue: str = "default",
         retry_policy: RetryPolicy | None = None,
         delivery_mode: DeliveryMode | None = None,
+        validation_mode: ValidationMode | None = None,
         timeout: float | None = None,
         expires: float | timedelta | None = None,
         priority: int | None = None,
@@ -224,6 +229,7 @@ class Chicory:
             queue=queue,
             retry_policy=retry_policy,
             delivery_mode=delivery_mode,
+            validation_mode=validation_mode,
             timeout=timeout,
             expires=expires.total_seconds() if isinstance(expires, timedelta) else expires,
             priority=priority,

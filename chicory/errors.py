@@ -7,6 +7,7 @@ ChicoryError
 │   ├── TaskNotFoundError      no task of this name is registered
 │   ├── DuplicateTaskError     two tasks want one name
 │   ├── ArgumentsError         the arguments do not fit the task's signature
+│   │   └── ValidationError    they do, and one of them is not what its type hint says; `.path` says which
 │   ├── PayloadError           not JSON, too large or too deep
 │   └── DelayError             a delay that is negative, not a number or out of range
 ├── BrokerError                they: the broker or the way to it
@@ -22,11 +23,12 @@ ChicoryError
     ├── ResultTimeout          not finished in time; the task goes on
     ├── ResultUnknown          no task of this id was ever published here
     ├── ResultExpired          finished, but the result's time to live is over
+    ├── ResultInvalid          finished, but its result is not what the task's type hint says
     └── NoBackend              the app keeps no results
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,6 +73,19 @@ class DuplicateTaskError(UsageError):
 
 class ArgumentsError(UsageError):
     """The arguments do not fit the task's signature."""
+
+
+class ValidationError(ArgumentsError):
+    """A value is not what its type hint says.
+
+    problems: the path of each mistake, as `orders[2].price`, and what is wrong there.  path: that of the first.
+    """
+
+    def __init__(self, task: str, problems: Sequence[tuple[str, str]]) -> None:
+        self.task = task
+        self.problems = tuple(problems)
+        self.path = self.problems[0][0]
+        super().__init__(f"{task}: {_listed(self.problems)}")
 
 
 class PayloadError(UsageError):
@@ -150,8 +165,22 @@ class ResultExpired(ResultError):
     """Finished, but the result's time to live is over."""
 
 
+class ResultInvalid(ResultError):
+    """Finished, but what was stored is not what the task's type hint says; *problems* as in ValidationError."""
+
+    def __init__(self, task: str, problems: Sequence[tuple[str, str]]) -> None:
+        self.task = task
+        self.problems = tuple(problems)
+        super().__init__(f"{task}: {_listed(self.problems)}; is the worker's version of the task another one?")
+
+
 class NoBackend(ResultError):
     """The app keeps no results."""
+
+
+def _listed(problems: Sequence[tuple[str, str]], most: int = 5) -> str:
+    told = "; ".join(f"{path} {why}" for path, why in problems[:most])
+    return told if len(problems) <= most else f"{told}; and {len(problems) - most} more"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

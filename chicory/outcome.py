@@ -54,7 +54,7 @@ class Expired(msgspec.Struct, frozen=True):
 
 
 class Unrunnable(msgspec.Struct, frozen=True):
-    """There is nothing to run: undecodable bytes, an unknown task, arguments that do not bind."""
+    """There is nothing to run: undecodable bytes, an unknown task, arguments that do not bind or validate."""
 
     failure: Failure
 

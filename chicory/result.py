@@ -1,6 +1,7 @@
 """AsyncResult: the end of a task, waited for by push."""
 
-from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from chicory.callers import check_caller
 from chicory.errors import NoBackend, ResultExpired, ResultTimeout, ResultUnknown, TaskFailed
@@ -16,25 +17,36 @@ R = TypeVar("R")
 
 @final
 class AsyncResult(Generic[R]):
-    """What became of the task *id*."""
+    """What became of the task *id*.
 
-    __slots__ = ("_backend", "_why_none", "id")
+    read: makes what was returned of what is stored; None when that is the same.
+    """
 
-    def __init__(self, task_id: str, backend: "Backend | None", *, why_none: str = "the app keeps no results") -> None:
+    __slots__ = ("_backend", "_read", "_why_none", "id")
+
+    def __init__(
+        self,
+        task_id: str,
+        backend: "Backend | None",
+        *,
+        why_none: str = "the app keeps no results",
+        read: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.id = task_id
         self._backend = backend
         self._why_none = why_none
+        self._read = read
 
     async def get(self, timeout: float | None = None) -> R:
         """Wait until the task is finished and return what it returned.
 
-        Raises TaskFailed, ResultTimeout after *timeout* seconds (the task goes on), ResultUnknown, ResultExpired, or
-        NoBackend.
+        Raises TaskFailed, ResultTimeout after *timeout* seconds (the task goes on), ResultUnknown, ResultExpired,
+        ResultInvalid, or NoBackend.
         """
         record = await self.wait(timeout)
         match record.state:
             case TaskState.SUCCESS:
-                return cast("R", record.value)
+                return cast("R", record.value if self._read is None else self._read(record.value))
             case TaskState.FAILURE:
                 assert record.failure is not None
                 raise TaskFailed(self.id, record.failure)

@@ -1,10 +1,11 @@
 """Task: a function of the app that can be called here and now, or sent to a worker."""
 
+import copy
 import functools
 import inspect
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
@@ -20,7 +21,8 @@ from chicory.errors import DelayError, UsageError
 from chicory.ids import new_id
 from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
-from chicory.types import DeliveryMode, RetryPolicy, TaskMessage
+from chicory.types import DeliveryMode, RetryPolicy, TaskMessage, ValidationMode
+from chicory.validation.contract import Contract
 from chicory.wire import check_name, check_queue
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class TaskSettings:
     """What `@app.task(...)` says about every message of a task; `options()` may say otherwise of one.
 
     queue: None is the worker's default queue, "default".
-    retry_policy: None is the app's.  delivery_mode: None is the app's.
+    retry_policy, delivery_mode, validation_mode: None is the app's.
     timeout: seconds one run may take.  expires: seconds after sending during which it is worth running.
     give_up_on: exceptions after which trying again would not help.
     """
@@ -53,6 +55,9 @@ class TaskSettings:
     queue: str = attrs.field(default="default", validator=_queue)
     retry_policy: RetryPolicy | None = None
     delivery_mode: DeliveryMode | None = attrs.field(default=None, converter=attrs.converters.optional(DeliveryMode))
+    validation_mode: ValidationMode | None = attrs.field(
+        default=None, converter=attrs.converters.optional(ValidationMode)
+    )
     timeout: float | None = attrs.field(default=None, validator=_limit)
     expires: float | None = attrs.field(default=None, validator=_limit)
     priority: int | None = None
@@ -100,13 +105,16 @@ class Task(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.takes_context = _takes_context(function, name)
         self.shape = Shape(function, skip=int(self.takes_context))
+        self.contract = Contract(
+            name, function, settings.validation_mode or app.validation_mode, skip=int(self.takes_context)
+        )
         self._options = options
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Publish a call with these arguments, on trio or asyncio; the result object waits for its end.
 
-        Returns once the broker has the message.  Raises ArgumentsError, PayloadError, DelayError, QueueFull, or a
-        BrokerError.
+        Returns once the broker has the message.  Raises ArgumentsError (and so ValidationError), PayloadError,
+        DelayError, QueueFull, or a BrokerError.
         """
         message = self._message(args, kwargs)
         await self.app.publish(message, delay=self._options.delay)
@@ -179,10 +187,19 @@ class Task(Generic[P, R]):
         if delay is not None or eta is not None:
             base = attrs.evolve(base, delay=None, eta=None)
         changed = attrs.evolve(base, **{key: value for key, value in said.items() if value is not None})
-        return type(self)(self.app, self.function, self.name, self.settings, changed)
+        # A copy knows what was read of the function, its contract above all.
+        task = copy.copy(self)
+        task._options = changed
+        return task
 
-    def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskMessage:
+    def result(self, task_id: str) -> AsyncResult[R]:
+        """What became of a call of this task whose id is known from elsewhere."""
+        return AsyncResult(task_id, self.app.backend, read=self.contract.reader)
+
+    def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> TaskMessage:
         self.shape.check(self.name, args, kwargs)
+        if self.contract.inputs:
+            args, kwargs = self.contract.outgoing(args, kwargs)
         settings = self.settings
         if self._options is _NO_OPTIONS and settings.expires is None:
             return TaskMessage(

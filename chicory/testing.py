@@ -26,18 +26,25 @@ import trio
 
 from chicory.app import Chicory
 from chicory.config import evolve
-from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy
+from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, ValidationMode
 from chicory.worker.worker import Worker
 
 __all__ = ["memory_app", "running_worker"]
 
 
 def memory_app(
-    *, delivery_mode: DeliveryMode = DeliveryMode.AT_LEAST_ONCE, retry_policy: RetryPolicy | None = None
+    *,
+    delivery_mode: DeliveryMode = DeliveryMode.AT_LEAST_ONCE,
+    retry_policy: RetryPolicy | None = None,
+    validation_mode: ValidationMode = ValidationMode.NONE,
 ) -> Chicory:
     """An app whose messages and results live in this process."""
     return Chicory(
-        broker=BrokerType.MEMORY, backend=BackendType.MEMORY, delivery_mode=delivery_mode, retry_policy=retry_policy
+        broker=BrokerType.MEMORY,
+        backend=BackendType.MEMORY,
+        delivery_mode=delivery_mode,
+        retry_policy=retry_policy,
+        validation_mode=validation_mode,
     )
 
 

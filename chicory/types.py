@@ -27,6 +27,7 @@ __all__ = [
     "TaskMessage",
     "TaskState",
     "Undecodable",
+    "ValidationMode",
 ]
 
 
@@ -54,6 +55,25 @@ class DeliveryMode(StrEnum):
 
     AT_LEAST_ONCE = "at_least_once"
     AT_MOST_ONCE = "at_most_once"
+
+
+class ValidationMode(StrEnum):
+    """What is held to a task's type hints: nothing, its arguments, its result, or both (strict)."""
+
+    NONE = "none"
+    INPUTS = "inputs"
+    OUTPUTS = "outputs"
+    STRICT = "strict"
+
+    @property
+    def inputs(self) -> bool:
+        """Whether arguments are."""
+        return self in (ValidationMode.INPUTS, ValidationMode.STRICT)
+
+    @property
+    def outputs(self) -> bool:
+        """Whether results are."""
+        return self in (ValidationMode.OUTPUTS, ValidationMode.STRICT)
 
 
 class TaskState(StrEnum):

@@ -265,7 +265,8 @@ def _tag_other(value: Any, where: str, budget: _Budget, depth: int) -> Any:
     if isinstance(value, bytes | bytearray):
         return {"$bytes": base64.b64encode(value).decode()}
     raise PayloadError(
-        f"{where}: a {type(value).__name__} is not JSON; pass plain values, or datetime, UUID, Decimal or bytes"
+        f"{where}: a {type(value).__name__} is not JSON; pass plain values, or datetime, UUID, Decimal or bytes; "
+        "other types need a type hint and validation"
     )
 
 

@@ -1,13 +1,15 @@
 """Runs one task and says how it ended, whatever it did."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import attrs
 import trio
 
 from chicory.context import GiveUp, Retry, Snooze, TaskContext
-from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut
+from chicory.errors import ValidationError
+from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut, Unrunnable
 from chicory.types import Failure, TaskMessage
 from chicory.worker.failure import describe
 from chicory.worker.plan import Plan
@@ -26,14 +28,23 @@ class Asked:
 async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Ending | Asked:
     """Run *message*.  Never raises: a failure that left here would cancel every other task of the worker."""
     timeout = plan.timeout if message.timeout is None else message.timeout
+    args, kwargs = message.args, message.kwargs
     try:
+        if plan.incoming is not None:
+            try:
+                args, kwargs = plan.incoming(args, kwargs)
+            except ValidationError as error:
+                return Unrunnable(Failure("ValidationError", describe(error).message))
         if timeout is None:
             if plan.is_async and not plan.takes_context:
                 # The common case, without one more coroutine.
-                return Returned(await plan.function(*message.args, **message.kwargs))
-            return Returned(await _call(plan, message, deliveries, limiter))
+                value = await plan.function(*args, **kwargs)
+            else:
+                value = await _call(plan, message, args, kwargs, deliveries, limiter)
+            return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         with trio.move_on_after(timeout):
-            return Returned(await _call(plan, message, deliveries, limiter))
+            value = await _call(plan, message, args, kwargs, deliveries, limiter)
+            return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         return TimedOut(timeout)
     except trio.TrioInternalError:
         raise
@@ -43,12 +54,31 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: tr
         return _ending(plan, error)
 
 
-async def _call(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Any:
-    args = (TaskContext(message, deliveries), *message.args) if plan.takes_context else message.args
+async def _call(
+    plan: Plan,
+    message: TaskMessage,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    deliveries: int,
+    limiter: trio.CapacityLimiter,
+) -> Any:
+    if plan.takes_context:
+        args = (TaskContext(message, deliveries), *args)
     if plan.is_async:
-        return await plan.function(*args, **message.kwargs)
+        return await plan.function(*args, **kwargs)
     # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
-    return await trio.to_thread.run_sync(functools.partial(plan.function, *args, **message.kwargs), limiter=limiter)
+    return await trio.to_thread.run_sync(functools.partial(plan.function, *args, **kwargs), limiter=limiter)
+
+
+def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any) -> Ending:
+    # Nobody is told, so nobody is told wrong.
+    if message.ignore_result:
+        return Returned(value)
+    try:
+        return Returned(returning(value))
+    except ValidationError as error:
+        # It would return the same again.
+        return Raised(Failure("ValidationError", describe(error).message), final=True)
 
 
 def _ending(plan: Plan, error: BaseException) -> Ending | Asked:

@@ -39,6 +39,9 @@ def _app() -> Chicory:
     app = import_app(where)
     # Opens no connection, but imports the drivers: in a template that is memory all workers share.
     assert app.broker is not app.backend
+    # Likewise what validation needs; and a hint that cannot be read is told of once, not by each worker.
+    for task in app.tasks.values():
+        task.contract.prepare()
     return app
 
 

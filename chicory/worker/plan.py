@@ -1,6 +1,6 @@
 """What a worker knows of a task before a message of it comes, and whether a delivery can be run.  Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, final
 
@@ -13,6 +13,7 @@ from chicory.errors import TaskNotFoundError
 from chicory.outcome import Ending, Expired, Lost, Policy, Unrunnable
 from chicory.task import Task
 from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable, timestamp
+from chicory.validation.contract import Arguments
 
 
 @final
@@ -27,6 +28,9 @@ class Plan:
     timeout: float | None
     mode: DeliveryMode
     policies: dict[DeliveryMode, Policy]
+    # None where the task's type hints say nothing of them, or nobody asked.
+    incoming: Callable[[Sequence[Any], dict[str, Any]], Arguments] | None = None
+    returning: Callable[[Any], Any] | None = None
 
     def mode_of(self, message: TaskMessage) -> DeliveryMode:
         """At most or at least once: the message says, else the task, else the app."""
@@ -69,7 +73,7 @@ class Catalog:
         return plan
 
     def _plan(self, task: Task[..., Any]) -> Plan:
-        app, settings = self._app, task.settings
+        app, settings, contract = self._app, task.settings, task.contract
         rules = attrs.evolve(self.policy, retry=settings.retry_policy or app.retry_policy)
         return Plan(
             task=task,
@@ -79,4 +83,6 @@ class Catalog:
             timeout=settings.timeout,
             mode=settings.delivery_mode or app.delivery_mode,
             policies={mode: attrs.evolve(rules, delivery_mode=mode) for mode in DeliveryMode},
+            incoming=contract.incoming if contract.holds_inputs else None,
+            returning=contract.returning if contract.holds_outputs else None,
         )

@@ -2,7 +2,7 @@
 
 from typing import assert_type
 
-from chicory import AsyncResult, Chicory, Task, TaskContext
+from chicory import AsyncResult, Chicory, Task, TaskContext, ValidationMode
 
 app = Chicory()
 
@@ -22,6 +22,11 @@ async def visit(context: TaskContext, url: str) -> bytes:
     return context.id.encode() + url.encode()
 
 
+@app.task(validation_mode=ValidationMode.STRICT)
+async def halve(x: int) -> float:
+    return x / 2
+
+
 @app.task(name="measure")
 def measure(context: TaskContext, path: str) -> float:
     return float(context.retries + len(path))
@@ -36,6 +41,8 @@ async def right() -> None:
     assert_type(await (await visit.delay("https://example.com")).get(), bytes)
     assert_type(await (await measure.delay("/tmp")).get(), float)
     assert_type(await double.options(delay=1, queue="late").delay(1), AsyncResult[int])
+    assert_type(await (await halve.delay(1)).get(), float)
+    assert_type(halve.result("an-id"), AsyncResult[float])
     task: Task[[int], int] = double
     await task.send(1)
 
@@ -55,6 +62,7 @@ async def wrong() -> None:
     await visit.delay(3)  # error: reportArgumentType
     await measure.send(path=1)  # error: reportArgumentType
     await double.options(dleay=1).delay(1)  # error: reportCallIssue
+    await halve.delay("one")  # error: reportArgumentType
     double.message("one")  # error: reportArgumentType
     text: str = await (await double.delay(1)).get()  # error: reportAssignmentType
     print(text)

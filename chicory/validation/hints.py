@@ -1,0 +1,47 @@
+"""The type hints of a function, each by itself: one that cannot be read does not take the others along."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from chicory.validation.build import codec
+from chicory.validation.codec import ANY, Codec
+
+log = logging.getLogger("chicory.validation")
+
+RESULT = "return"
+
+
+def codecs_of(function: Callable[..., Any], task: str, names: list[str]) -> dict[str, Codec]:
+    """The codec of each of the parameters *names*, and of RESULT when it is among them.
+
+    A hint that cannot be read, because its names are imported for type checkers only, or that values cannot be held
+    to, is as good as none, and the log says so.
+    """
+    signature = inspect.signature(function)
+    annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    annotations[RESULT] = signature.return_annotation
+    known = getattr(inspect.unwrap(function), "__globals__", {})
+    return {name: _codec(annotations[name], known, task, name) for name in names}
+
+
+def _codec(annotation: Any, known: dict[str, Any], task: str, name: str) -> Codec:
+    if annotation is inspect.Signature.empty:
+        return ANY
+    try:
+        return codec(_read(annotation, known))
+    # Any: reading a hint runs code of the user's.
+    except Exception as error:
+        what = "result" if name == RESULT else f"argument {name!r}"
+        log.warning("%s: the %s is not validated: %s", task, what, error)
+        return ANY
+
+
+def _read(annotation: Any, known: dict[str, Any]) -> Any:
+    """*annotation* with every str in it read, itself or inside of what it is."""
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"hint": annotation}
+    return get_type_hints(holder, known)["hint"]
