@@ -55,10 +55,26 @@ class RabbitNode(Node):
     def set_memory_limit(self, fraction: float) -> None:
         """The share of memory above which the node takes nothing more; 0 raises the alarm.  Returns when it is so."""
         self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({fraction}).")
+        self._await_alarm(on=fraction == 0)
+
+    def set_disk_limit(self, limit: int) -> None:
+        """Bytes of free disk below which the node takes nothing more; 10**18 is an alarm.  Returns when it is so."""
+        self.evaluate(f"rabbit_disk_monitor:set_disk_free_limit({limit}).")
+        self._await_alarm(on=limit >= 10**18)
+
+    def _await_alarm(self, *, on: bool) -> None:
         deadline = time.monotonic() + 30
-        while (self.evaluate("rabbit_alarm:get_alarms().") != "[]") is not (fraction == 0):
+        while (self.evaluate("rabbit_alarm:get_alarms().") != "[]") is not on:
             assert time.monotonic() < deadline, "the alarm is not as it should be"
             time.sleep(0.01)
+
+    def stop_app(self) -> None:
+        """What an operator does with `rabbitmqctl stop_app`: the broker ends, and its Erlang node stays."""
+        self.evaluate("rabbit:stop(), true.")
+
+    def start_app(self) -> None:
+        """And with `rabbitmqctl start_app`."""
+        self.evaluate("rabbit:start(), true.")
 
     def delete_queue(self, vhost: str, queue: str) -> None:
         """Delete a queue as an operator would, whatever is in it."""

@@ -106,15 +106,42 @@ async def test_closed_connections_lose_nothing_and_everybody_works_on(tree, app,
     await until(lambda: tree.consumers() == 3, "all workers consume", 5.0)
 
 
-async def test_an_alarm_does_not_keep_workers_from_their_work(tree, app):
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+async def test_a_broker_that_is_stopped_and_started_loses_nothing_and_everybody_works_on(tree, app, times):
+    load = quick(200 * times)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: send(tree, app, load, batch=10, pause=0.02, stubborn=True))
+        for _ in range(times):
+            await trio.sleep(0.3)
+            stopped = tree.ledger.fault("stop_app", lasting=float("inf"))
+            await trio.to_thread.run_sync(tree.node.stop_app)
+            await trio.to_thread.run_sync(tree.node.start_app)
+            await probe(tree, app, 5.0)
+            tree.ledger.over(stopped)
+
+    await close_books(tree, app, overlapping=True)
+    await until(lambda: tree.consumers() == 3, "all workers consume", 5.0)
+
+
+def memory(node, *, alarm):
+    node.set_memory_limit(0 if alarm else 0.4)
+
+
+def disk(node, *, alarm):
+    node.set_disk_limit(10**18 if alarm else 1)
+
+
+@pytest.mark.parametrize("lacking", [memory, disk])
+async def test_an_alarm_does_not_keep_workers_from_their_work(tree, app, lacking):
     load = long(60, 0.2)
     await send(tree, app, load)
 
-    tree.node.set_memory_limit(0)
+    lacking(tree.node, alarm=True)
     try:
         await until(lambda: tree.ledger.ended() == {one.id for one in load}, "the queue drains", 20.0)
     finally:
-        tree.node.set_memory_limit(0.4)
+        lacking(tree.node, alarm=False)
 
     await probe(tree, app, 5.0)
     await close_books(tree, app)
