@@ -15,7 +15,7 @@ help: ## say what can be made
 run: $(VENV)/ready-to-run ## do a real job under chicoryd: measure Python's standard library, a task for each file
 	$(BIN)/python -m examples.census -c conf/chicory.toml $(if $(BROKER),--broker $(BROKER))
 
-test: $(VENV)/ready-to-test ## run all tests; installs redis-server and rabbitmq-server when missing and that is allowed
+test: $(VENV)/ready-to-test ## run all tests; installs the servers they need when they are missing and that is allowed
 	.ci/need-server
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, T
 from chicory.callers import check_caller
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
-from chicory.drivers import broker_of, check_backend, open_backend, open_broker
+from chicory.drivers import backend_at, broker_of, open_backend, open_broker
 from chicory.errors import DuplicateTaskError, TaskNotFoundError, UsageError
 from chicory.links.executor import TRIO, on_this_thread
 from chicory.links.sync_executor import finish
@@ -48,7 +48,8 @@ class Chicory:
 
     broker: a type, a URL (`redis://`, `rediss://`, `unix://`) or a broker object; None is what the settings say, and
         where they say nothing the embedded broker.
-    backend: the same for results; None is what goes with the broker.
+    backend: the same for results, and the URL of a database (`postgresql://`, `mysql://`, `mariadb://`, `sqlite:///`);
+        None is what goes with the broker.
     config: settings given in code; they win over the environment and the file.
     delivery_mode, retry_policy, validation_mode: for the tasks that do not say otherwise.
 
@@ -302,8 +303,7 @@ def _with_backend(said: ChicoryConfig, backend: "BackendType | str | Backend | N
     if isinstance(backend, BackendType):
         return evolve(said, backend=evolve(said.backend, type=backend))
     if isinstance(backend, str):
-        redis = evolve(said.backend.redis, url=SecretStr(check_backend(backend)))
-        return evolve(said, backend=evolve(said.backend, type=BackendType.REDIS, redis=redis))
+        return evolve(said, backend=backend_at(backend, said.backend))
     return said
 
 

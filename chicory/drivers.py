@@ -1,9 +1,10 @@
 """Makes the broker and the backend that an app asks for.  Each driver is imported only by those who use it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
-from chicory.config import ChicoryConfig
+from chicory.config import BackendConfig, ChicoryConfig
+from chicory.config.rules import SqlUrl
 from chicory.config.section import evolve
 from chicory.embedded import not_running, socket_url
 from chicory.errors import ConfigError, did_you_mean
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
     from chicory.backends.base import Backend
     from chicory.brokers.base import Broker
 
-_REDIS: Mapping[str, BrokerType] = dict.fromkeys(("redis", "rediss", "unix"), BrokerType.REDIS)
-_BROKERS: Mapping[str, BrokerType] = {**_REDIS, **dict.fromkeys(("amqp", "amqps"), BrokerType.RABBITMQ)}
+_REDIS = ("redis", "rediss", "unix")
+_BROKERS: Mapping[str, BrokerType] = {
+    **dict.fromkeys(_REDIS, BrokerType.REDIS),
+    **dict.fromkeys(("amqp", "amqps"), BrokerType.RABBITMQ),
+}
+_BACKENDS: Mapping[str, BackendType] = {
+    **dict.fromkeys(_REDIS, BackendType.REDIS),
+    **dict.fromkeys(SqlUrl.SCHEMES, BackendType.SQL),
+}
+
+T = TypeVar("T", BrokerType, BackendType)
 
 
 def broker_of(url: str) -> BrokerType:
@@ -24,13 +34,15 @@ def broker_of(url: str) -> BrokerType:
     return _known(url, _BROKERS, "broker")
 
 
-def check_backend(url: str) -> str:
-    """*url*, when a backend speaks its scheme; else ConfigError."""
-    _known(url, _REDIS, "backend")
-    return url
+def backend_at(url: str, said: BackendConfig) -> BackendConfig:
+    """*said* with the backend that *url* means; ConfigError when no driver speaks its scheme."""
+    kind = _known(url, _BACKENDS, "backend")
+    section = said.sql if kind is BackendType.SQL else said.redis
+    server = {kind.value: evolve(section, url=SecretStr(url))}
+    return evolve(said, type=kind, **server)
 
 
-def _known(url: str, schemes: Mapping[str, BrokerType], what: str) -> BrokerType:
+def _known(url: str, schemes: Mapping[str, T], what: str) -> T:
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in schemes:
         known = ", ".join(f"{scheme}://" for scheme in schemes)
@@ -89,6 +101,8 @@ def open_backend(config: ChicoryConfig) -> "Backend | None":
             return _open_rpc(config)
         case BackendType.REDIS:
             redis, hint = chosen.redis, ""
+        case BackendType.SQL:
+            return _open_sql(chosen)
         case _:
             assert_never(chosen.type)
     try:
@@ -106,6 +120,14 @@ def _open_rpc(config: ChicoryConfig) -> "Backend":
     except ImportError as error:
         raise _missing("RabbitMQ", error) from error
     return RpcBackend(config.broker.rabbitmq, result_ttl=config.backend.rpc.result_ttl)
+
+
+def _open_sql(chosen: BackendConfig) -> "Backend":
+    try:
+        from chicory.backends.sql import SqlBackend
+    except ImportError as error:
+        raise _missing("SQL", error) from error
+    return SqlBackend(chosen.sql)
 
 
 def _state_dir(config: ChicoryConfig) -> str:

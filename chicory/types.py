@@ -41,10 +41,14 @@ class BrokerType(Enum):
 
 
 class BackendType(Enum):
-    """Where results are kept.  EMBEDDED is the private server of the embedded broker; RPC keeps none, it sends them."""
+    """Where results are kept.  EMBEDDED is the private server of the embedded broker, SQL any database of yours.
+
+    RPC keeps none, it sends them.
+    """
 
     EMBEDDED = "embedded"
     REDIS = "redis"
+    SQL = "sql"
     MEMORY = "memory"
     RPC = "rpc"
     NONE = "none"

@@ -1,7 +1,7 @@
 """What a result backend must be able to do."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -41,4 +41,13 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection of the current trio run."""
+        ...
+
+
+@runtime_checkable
+class Cleanable(Protocol):
+    """A backend that keeps what nobody may see any more until it is told to delete it; schedulers do."""
+
+    async def clean(self, limit: int) -> int:
+        """Delete at most *limit* results whose time to live is over; returns how many there were."""
         ...

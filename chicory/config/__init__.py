@@ -11,6 +11,7 @@ from chicory.config.settings import (
     RedisBackendConfig,
     RedisBrokerConfig,
     RpcBackendConfig,
+    SqlBackendConfig,
     SupervisorConfig,
     WorkerConfig,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "RedisBrokerConfig",
     "RpcBackendConfig",
     "SecretStr",
+    "SqlBackendConfig",
     "SupervisorConfig",
     "WorkerConfig",
     "evolve",

@@ -293,6 +293,46 @@ class RabbitMQUrl(RedisUrl):
     SCHEMES = ("amqp", "amqps")
 
 
+class SqlUrl(Secret):
+    """Where a database is, with its password."""
+
+    wants = "a URL such as 'postgresql://user:password@host/database', 'mysql://...' or 'sqlite:///path/results.db'"
+    # The drivers may be named too, as SQLAlchemy does; others than these are not spoken to.
+    SCHEMES: Sequence[str] = (
+        *("postgresql", "postgresql+psycopg", "mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"),
+        *("sqlite", "sqlite+pysqlite"),
+    )
+
+    def check(self, value: object) -> SecretStr:
+        url = super().check(value)
+        if not self.usable(url.get_secret_value()):
+            raise ValueError("not a URL of a database")
+        return url
+
+    def usable(self, url: str) -> bool:
+        """Whether *url* says where a database is.  One of SQLite in memory would be gone with its connection."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            return False
+        if parts.scheme.startswith("sqlite"):
+            return parts.scheme in self.SCHEMES and not parts.netloc and parts.path not in ("", "/", "/:memory:")
+        return parts.scheme in self.SCHEMES and port != 0
+
+
+class TablePrefix(Text):
+    """Begins the names of tables, in every database the same."""
+
+    wants = "a lower-case letter and at most 39 more, digits or underscores"
+
+    def check(self, value: object) -> str:
+        prefix = super().check(value)
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", prefix):
+            raise ValueError(value)
+        return prefix
+
+
 def one_of(words: Iterable[str]) -> str:
     """`'a', 'b' or 'c'`."""
     *most, last = (repr(word) for word in words)

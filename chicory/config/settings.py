@@ -22,7 +22,9 @@ from chicory.config.rules import (
     Seconds,
     Secret,
     Size,
+    SqlUrl,
     Switch,
+    TablePrefix,
     Text,
     Word,
 )
@@ -153,6 +155,24 @@ class RpcBackendConfig(Section):
 
 
 @settings
+class SqlBackendConfig(Section):
+    """A database for results.
+
+    url: `postgresql://`, `mysql://`, `mariadb://` or `sqlite:///`; needed.
+    pool_size: connections of one process; SQLite has one.
+    result_ttl: seconds a result is kept after the task has finished.
+    table_prefix: begins the name of the table, which is made when it is first used.
+    """
+
+    section: ClassVar[str] = "backend.sql"
+
+    url: SecretStr | None = setting(default=None, converter=Maybe(SqlUrl()))
+    pool_size: int = setting(default=4, converter=Integer(1, 1000))
+    result_ttl: int = setting(default=86_400, converter=Integer(1, 1_000_000_000))
+    table_prefix: str = setting(default="chicory", converter=TablePrefix())
+
+
+@settings
 class BackendConfig(Section):
     """Where results are kept.  type: None is what goes with the broker; see `ChicoryConfig.chosen_backend`."""
 
@@ -161,6 +181,7 @@ class BackendConfig(Section):
     type: BackendType | None = setting(default=None, converter=Maybe(Member(BackendType)))
     redis: RedisBackendConfig = subsection(factory=RedisBackendConfig)
     rpc: RpcBackendConfig = subsection(factory=RpcBackendConfig)
+    sql: SqlBackendConfig = subsection(factory=SqlBackendConfig)
 
 
 @settings
@@ -280,8 +301,8 @@ class ChicoryConfig(Section):
     def chosen_backend(self) -> BackendConfig:
         """The backend with what was left open filled in.
 
-        No type: the embedded server or the Redis that is the broker, memory with the memory broker, else none.  No word
-        about the connection, or about the prefix of the keys: the broker's.
+        No type: the database whose URL is given, the embedded server or the Redis that is the broker, memory with the
+        memory broker, else none.  No word about Redis's connection, or about the prefix of its keys: the broker's.
         """
         mates = {
             BrokerType.EMBEDDED: BackendType.EMBEDDED,
@@ -289,6 +310,9 @@ class ChicoryConfig(Section):
             BrokerType.MEMORY: BackendType.MEMORY,
         }
         redis, broker = self.backend.redis, self.broker.redis
+        mate = mates.get(self.broker.type, BackendType.NONE)
+        if self.backend.sql.url is not None:
+            mate = BackendType.SQL
         said = origins_of(redis)
         borrowed: dict[str, object] = {}
         if not any(name in said for name in CONNECTION):
@@ -297,6 +321,6 @@ class ChicoryConfig(Section):
             borrowed["key_prefix"] = broker.key_prefix
         return evolve(
             self.backend,
-            type=self.backend.type or mates.get(self.broker.type, BackendType.NONE),
+            type=self.backend.type or mate,
             redis=evolve(redis, **borrowed),
         )

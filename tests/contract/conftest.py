@@ -9,11 +9,12 @@ from functools import partial
 import pytest
 import trio
 
-from tests.contract.harness import MemoryHarness, QuorumHarness, RabbitHarness, RedisHarness, imbalance
+from tests.contract.harness import MemoryHarness, QuorumHarness, RabbitHarness, RedisHarness, SqlHarness, imbalance
+from tests.databases import mariadb_server, postgresql_server
 from tests.rabbit import rabbit_node
 from tests.servers import embedded_server, redis_server
 
-__all__ = ["embedded_server", "rabbit_node", "redis_server"]
+__all__ = ["embedded_server", "mariadb_server", "postgresql_server", "rabbit_node", "redis_server"]
 
 # The queues that tests use: after each, the books of all of them are asked to close.
 QUEUES = ("default", "other")
@@ -36,6 +37,10 @@ def harness_type(kind, request):
             if (why := QuorumHarness.cannot[need.args[0]]) in harness.cannot.values():
                 pytest.skip(why)
         return partial(harness, request.getfixturevalue("rabbit_node"))
+    if kind == "sqlite":
+        return partial(SqlHarness, f"sqlite:///{request.getfixturevalue('tmp_path')}/results.db")
+    if kind in ("postgresql", "mariadb"):
+        return partial(SqlHarness, request.getfixturevalue(f"{kind}_server").url)
     return partial(RedisHarness, request.getfixturevalue(f"{kind}_server"))
 
 

@@ -7,8 +7,9 @@ from itertools import count
 from typing import Any, ClassVar, Protocol
 
 import trio
+from msgspec.structs import replace
 
-from chicory.backends.base import Backend
+from chicory.backends.base import Backend, StoredRecord
 from chicory.brokers.base import Broker, Consumer, Delivery, Settlement, life
 from chicory.ids import new_id
 from chicory.outcome import Dead, Done, Failed, Outcome, Release, RetryIn
@@ -125,6 +126,60 @@ class QuorumHarness(RabbitHarness):
 
     def __init__(self, node: RabbitNode, **settings: Any) -> None:
         super().__init__(node, queue_type="quorum", **settings)
+
+
+class Apart:
+    """A broker whose results go elsewhere: what apps and workers do about those, done where a test talks to it."""
+
+    def __init__(self, broker: Broker, backend: Backend) -> None:
+        self._broker = broker
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def publish(self, message: TaskMessage, *args: Any, **kwargs: Any) -> None:
+        if not message.ignore_result:
+            await self._backend.expect([message.id])
+        await self._broker.publish(message, *args, **kwargs)
+
+    @asynccontextmanager
+    async def consumer(self, *args: Any, **kwargs: Any):
+        async with self._broker.consumer(*args, **kwargs) as consumer:
+            yield ApartConsumer(consumer, self._backend)
+
+
+class ApartConsumer:
+    def __init__(self, consumer: Consumer, backend: Backend) -> None:
+        self._consumer = consumer
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        records = [StoredRecord(one.delivery.message.id, one.record) for one in settlements if one.record is not None]
+        if records:
+            await self._backend.store(records)
+        return await self._consumer.settle([replace(one, record=None) for one in settlements])
+
+
+class SqlHarness:
+    """A memory broker beside a database."""
+
+    cannot: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, url: str, *, result_ttl: float = 86400, joined: bool = True) -> None:
+        from chicory.backends.sql import SqlBackend
+        from chicory.brokers.memory import MemoryBroker
+        from chicory.config import SqlBackendConfig
+
+        self.backend = SqlBackend(
+            SqlBackendConfig(url=url, table_prefix=f"t{new_id()}", result_ttl=int(result_ttl), pool_size=2)
+        )
+        broker = MemoryBroker()
+        self.broker = Apart(broker, self.backend) if joined else broker
+        assert not self.backend.joins(broker)
 
 
 def _join(harness: Harness, joined: bool) -> None:

@@ -13,6 +13,17 @@ from chicory.wire import pack_record
 from tests.contract.harness import OOPS, message, receive, settle, worker
 
 
+# Where results may be kept; databases are beside a broker, not in it.
+@pytest.fixture(
+    params=[
+        *("memory", "redis", "embedded", "rabbitmq", pytest.param("quorum", marks=pytest.mark.long)),
+        *("sqlite", "postgresql", "mariadb"),
+    ]
+)
+def kind(request):
+    return request.param
+
+
 def stored(task_id, state, **fields):
     return StoredRecord(task_id, pack_record(ResultRecord(state, **fields)))
 

@@ -22,6 +22,7 @@ from chicory.config import (
     RedisBackendConfig,
     RedisBrokerConfig,
     SecretStr,
+    SqlBackendConfig,
     SupervisorConfig,
     WorkerConfig,
     evolve,
@@ -129,6 +130,9 @@ def test_queues_replace_queue():
         (SupervisorConfig, {"memory_soft": "1 GB"}, "a size such as 512MiB"),
         (SupervisorConfig, {"jitter": 1.5}, "a number from 0 to 1"),
         (RedisBackendConfig, {"result_ttl": 0}, "backend.redis.result_ttl = 0"),
+        (SqlBackendConfig, {"pool_size": 0}, "backend.sql.pool_size = 0"),
+        (SqlBackendConfig, {"table_prefix": "My-App"}, "a lower-case letter"),
+        (SqlBackendConfig, {"table_prefix": "x" * 41}, "at most 39 more"),
         (WorkerConfig, {"concurency": 3}, "WorkerConfig has no setting 'concurency'; did you mean 'concurrency'?"),
     ],
 )
@@ -215,6 +219,53 @@ def test_a_backend_with_a_connection_of_its_own_borrows_nothing_of_it():
     chosen = ChicoryConfig(broker=broker, backend=backend).chosen_backend
 
     assert (chosen.redis.host, chosen.redis.password) == ("localhost", None)
+
+
+def test_a_database_that_is_named_is_the_backend_unless_it_is_said_otherwise():
+    sql = SqlBackendConfig(url="postgresql://u:p@h/results")
+
+    assert ChicoryConfig(backend=BackendConfig(sql=sql)).chosen_backend.type is BackendType.SQL
+    assert ChicoryConfig(backend=BackendConfig(sql=sql, type="redis")).chosen_backend.type is BackendType.REDIS
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h/results",
+        "postgresql+psycopg://u:p@h:5433/results?sslmode=require",
+        "postgresql:///results?host=/var/run/postgresql",
+        "mysql://u:p@h/results",
+        "mariadb+pymysql://h/results",
+        "sqlite:///results.db",
+        "sqlite:////var/lib/chicory/results.db",
+    ],
+)
+def test_a_url_of_a_database_is_taken(url):
+    assert SqlBackendConfig(url=url).url == SecretStr(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:canary@h",
+        "postgres://u:canary@h/results",
+        "postgresql+psycopg2://u:canary@h/results",
+        "postgresql://u:canary@h:99999/results",
+        "oracle://u:canary@h/results",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://results.db/canary",
+        "results.db",
+        "",
+    ],
+)
+def test_another_url_is_refused_and_not_shown(url):
+    with pytest.raises(ConfigError) as refused:
+        SqlBackendConfig(url=url)
+
+    assert "backend.sql.url = '**********': must be a URL such as 'postgresql://" in str(refused.value)
+    assert "canary" not in repr(refused.value)
 
 
 # The layers
@@ -633,6 +684,7 @@ def other_than_default(option):
         "app": "other:app",
         "broker.type": "redis",
         "backend.type": "none",
+        "backend.sql.url": "postgresql://elsewhere/results",
         "broker.rabbitmq.queue_type": "quorum",
         "worker.log_level": "DEBUG",
         "worker.on_lease_loss": "finish",

@@ -23,6 +23,7 @@ LEVELS = [
         "backends.memory",
         "backends.redis",
         "backends.rabbitmq",
+        "backends.sql",
         "scheduler",
         "check",
     },
@@ -33,6 +34,7 @@ LEVELS = [
 # May be imported from above and from below alike, because it only names what is elsewhere.
 NAMES = {""}
 FOREIGN = {"redis", "hiredis", "pamqp", "aio_pika", "aiormq", "trio_asyncio", "asyncio"}
+DATABASES = {"sqlalchemy", "psycopg", "pymysql"}
 
 
 def room(module):
@@ -107,6 +109,15 @@ def test_only_links_name_the_foreign_clients(name, path):
     assert not found, f"chicory.{name} imports {', '.join(sorted(found))}"
 
 
+@pytest.mark.parametrize(("name", "path"), MODULES)
+def test_only_the_sql_backend_names_databases(name, path):
+    if room(name) == "backends.sql":
+        return
+    found = {imported.partition(".")[0] for imported in imports(path, lazy=True)} & DATABASES
+
+    assert not found, f"chicory.{name} imports {', '.join(sorted(found))}"
+
+
 def imported_by(statement):
     code = f"import sys; {statement}; print(*sorted(sys.modules))"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
@@ -115,12 +126,12 @@ def imported_by(statement):
 def test_importing_chicory_costs_next_to_nothing():
     cheap = imported_by("import chicory")
 
-    assert not cheap & (FOREIGN | {"trio", "attrs", "msgspec", "click", "rich", "typed_settings"})
+    assert not cheap & (FOREIGN | DATABASES | {"trio", "attrs", "msgspec", "click", "rich", "typed_settings"})
 
 
 @pytest.mark.parametrize("statement", ["from chicory import *", "import chicory.cli", "import chicory.testing"])
 def test_no_way_into_chicory_brings_a_foreign_client(statement):
-    assert not imported_by(statement) & FOREIGN - {"asyncio"}
+    assert not imported_by(statement) & (FOREIGN | DATABASES) - {"asyncio"}
 
 
 def test_rabbitmq_needs_no_asyncio():

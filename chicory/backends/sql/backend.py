@@ -1,0 +1,132 @@
+"""Results in a table, one row a task, kept for a time by the database's clock."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+import attrs
+import trio
+from sqlalchemy import Connection
+
+from chicory.backends.base import StoredRecord
+from chicory.backends.sql.address import address_of
+from chicory.backends.sql.database import Database
+from chicory.backends.sql.notices import Notices, payloads
+from chicory.backends.sql.rows import Row, furthest, known
+from chicory.backends.sql.tables import results
+from chicory.backends.sql.watch import Watch
+from chicory.brokers.base import Broker
+from chicory.config import SqlBackendConfig
+from chicory.types import ResultRecord, TaskState
+from chicory.wire import pack_record
+
+_PENDING = pack_record(ResultRecord(TaskState.PENDING))
+# Milliseconds a task may be unfinished before nobody believes in it: longer than any message should wait.
+_UNFINISHED_MS = 366 * 24 * 3600 * 1000
+# Rows in one transaction, ids in one question.
+_BATCH = 1000
+
+
+@attrs.frozen
+class _Ends:
+    """What one trio run has open."""
+
+    run: trio.lowlevel.TrioToken
+    database: Database
+    watch: Watch
+
+    def close(self) -> None:
+        self.watch.close()
+        self.database.close()
+
+
+class SqlBackend:
+    """See `backends.base.Backend`, and `Cleanable`.
+
+    It may serve several trio runs one after another, and a child after a fork: connections are of one run only.
+    """
+
+    def __init__(self, config: SqlBackendConfig) -> None:
+        self.config = config
+        self.address = address_of(config.url)
+        self._results = results(self.address.kind, config.table_prefix)
+        self._ends: _Ends | None = None
+
+    def __repr__(self) -> str:
+        return f"<SqlBackend {self.address}>"
+
+    def joins(self, broker: Broker) -> bool:
+        """See `Backend.joins`: no broker stores results in a database."""
+        return False
+
+    async def expect(self, task_ids: Sequence[str]) -> None:
+        """See `Backend.expect`."""
+        await self.store([StoredRecord(task_id, _PENDING) for task_id in task_ids])
+
+    async def store(self, records: Sequence[StoredRecord]) -> None:
+        """See `Backend.store`."""
+        rows = furthest(records)
+        for start in range(0, len(rows), _BATCH):
+            await self._open().database.write(partial(self._store, rows[start : start + _BATCH]))
+
+    async def fetch(self, task_id: str) -> ResultRecord:
+        """See `Backend.fetch`."""
+        return (await self._look([task_id]))[task_id]
+
+    async def wait(self, task_id: str) -> ResultRecord:
+        """See `Backend.wait`.  Pushed by PostgreSQL; elsewhere this process looks, for all who wait in it at once."""
+        record = await self.fetch(task_id)
+        return await self._open().watch.wait(task_id) if _open(record) else record
+
+    async def clean(self, limit: int) -> int:
+        """See `Cleanable.clean`."""
+        statement = self._results.clean(limit)
+        return await self._open().database.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def aclose(self) -> None:
+        """See `Backend.aclose`."""
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            ends.watch.close()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(ends.database.close)
+        await trio.lowlevel.checkpoint()
+
+    def _open(self) -> _Ends:
+        run = trio.lowlevel.current_trio_token()
+        if self._ends is None or self._ends.run is not run:
+            if self._ends is not None:
+                self._ends.close()
+            database = Database(self.address, self._results, size=self.config.pool_size)
+            notices = Notices(database, self._results.table.name) if self._results.notify is not None else None
+            self._ends = _Ends(run, database, Watch(self._over, notices))
+        return self._ends
+
+    async def _over(self, task_ids: Collection[str]) -> Mapping[str, ResultRecord]:
+        records = await self._look(list(task_ids))
+        return {task_id: record for task_id, record in records.items() if not _open(record)}
+
+    async def _look(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        found: list[tuple[str, bytes, bool]] = []
+        for start in range(0, len(task_ids), _BATCH):
+            ids = {"ids": task_ids[start : start + _BATCH]}
+            found += await self._open().database.read(lambda connection, ids=ids: self._fetch(ids, connection))
+        return known(task_ids, found, ttl=self.config.result_ttl, now=time.time())
+
+    def _fetch(self, ids: Mapping[str, Sequence[str]], connection: Connection) -> list[tuple[str, bytes, bool]]:
+        return [(row.task_id, row.record, row.over) for row in connection.execute(self._results.fetch, ids)]
+
+    def _store(self, rows: Sequence[Row], connection: Connection) -> None:
+        now = connection.scalar(self._results.now) or 0
+        ends = {False: now + _UNFINISHED_MS, True: now + self.config.result_ttl * 1000}
+        connection.execute(
+            self._results.upsert, [{**attrs.asdict(row), "expires_at": ends[row.finished]} for row in rows]
+        )
+        if self._results.notify is not None:
+            channel = self._results.table.name
+            for ids in payloads([row.task_id for row in rows if row.finished]):
+                connection.execute(self._results.notify, {"channel": channel, "ids": ids})
+
+
+def _open(record: ResultRecord) -> bool:
+    return record.state in (TaskState.PENDING, TaskState.RETRYING)

@@ -1,0 +1,129 @@
+"""The table of results, and the statements on it: what differs from database to database stands here."""
+
+from typing import Any
+
+import attrs
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Delete,
+    Index,
+    LargeBinary,
+    MetaData,
+    Select,
+    SmallInteger,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.sql.dml import Insert
+
+# How far a task is; a row is only ever replaced by one that is as far or farther.
+PENDING, RETRYING, FINISHED = 0, 1, 2
+
+# Milliseconds since the epoch by the database's clock, whatever time zone the session has.
+_CLOCKS = {
+    "postgresql": "(extract(epoch from clock_timestamp()) * 1000)::bigint",
+    "mysql": "(timestampdiff(microsecond, '1970-01-01', utc_timestamp(3)) div 1000)",
+    "sqlite": "cast((julianday('now') - 2440587.5) * 86400000 as integer)",
+}
+_MYSQL = ("mysql", "mariadb")
+
+
+@attrs.frozen
+class Results:
+    """The table `{prefix}_results_v1`; another layout of it will have another number.
+
+    upsert: takes task_id, step, record and expires_at, many times over.
+    fetch: takes ids; gives task_id, record, and whether its time is over.
+    notify: takes channel and ids; None where the database cannot tell others.
+    """
+
+    table: Table
+    metadata: MetaData
+    now: Select[int]
+    upsert: Insert
+    fetch: Select[str, bytes, bool]
+    notify: Select[Any] | None
+
+    def clean(self, limit: int) -> Delete:
+        """Deletes at most *limit* rows whose time is over."""
+        over = self.table.c.expires_at <= _clock(self.table.metadata.info["kind"])
+        # A table of its own around the limit: MySQL takes neither a limit in a subquery nor the table it deletes from.
+        due = select(self.table.c.task_id).where(over).order_by(self.table.c.expires_at).limit(limit).subquery("due")
+        return delete(self.table).where(self.table.c.task_id.in_(select(due.c.task_id)), over)
+
+
+def results(kind: str, prefix: str) -> Results:
+    """The table as a database of this *kind* has it."""
+    metadata = MetaData(info={"kind": kind})
+    name = f"{prefix}_results_v1"
+    # Ids are ASCII and differ by case; in order of their bytes, the ids of one day are near each other.
+    text = String(200, collation="C") if kind == "postgresql" else String(200)
+    ascii_text = mysql.VARCHAR(200, charset="ascii", collation="ascii_bin")
+    table = Table(
+        name,
+        metadata,
+        Column[str]("task_id", text.with_variant(ascii_text, *_MYSQL), primary_key=True),
+        Column[int]("step", SmallInteger, nullable=False),
+        Column[bytes]("record", LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL), nullable=False),
+        Column[int]("expires_at", BigInteger, nullable=False),
+        Index(f"{name}_expiry", "expires_at"),
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
+    )
+    clock = _clock(kind)
+    return Results(
+        table=table,
+        metadata=metadata,
+        now=select(clock),
+        upsert=_upsert(kind, table, clock),
+        fetch=select(table.c.task_id, table.c.record, (table.c.expires_at <= clock).label("over")).where(
+            table.c.task_id.in_(bindparam("ids", expanding=True))
+        ),
+        notify=select(func.pg_notify(bindparam("channel"), bindparam("ids"))) if kind == "postgresql" else None,
+    )
+
+
+def _clock(kind: str) -> ColumnElement[int]:
+    return literal_column(_CLOCKS["mysql" if kind in _MYSQL else kind], BigInteger)
+
+
+def _upsert(kind: str, table: Table, clock: ColumnElement[int]) -> Insert:
+    """Look and write are one statement, so no two workers can both find a row that is not as far.
+
+    A row whose time is over counts as none.  The numbers are literals, because drivers repeat only what stands in
+    VALUES.
+    """
+
+    def further(step: ColumnElement[int]) -> ColumnElement[bool]:
+        unfinished = table.c.step < literal_column(str(FINISHED))
+        return or_(and_(unfinished, table.c.step <= step), table.c.expires_at <= clock)
+
+    if kind in _MYSQL:
+        statement = mysql.insert(table)
+        new = statement.inserted
+        # Assignments see those before them: once `record` is the new one or not, that is what decides for the others.
+        same = table.c.record == new.record
+        return statement.on_duplicate_key_update(
+            [
+                ("record", func.if_(further(new.step), new.record, table.c.record)),
+                ("expires_at", func.if_(same, new.expires_at, table.c.expires_at)),
+                ("step", func.if_(same, new.step, table.c.step)),
+            ]
+        )
+    insert = (postgresql if kind == "postgresql" else sqlite).insert(table)
+    new = insert.excluded
+    return insert.on_conflict_do_update(
+        index_elements=[table.c.task_id],
+        set_={"step": new.step, "record": new.record, "expires_at": new.expires_at},
+        where=further(new.step),
+    )
