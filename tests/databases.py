@@ -66,12 +66,6 @@ class Database:
         """End it as a crash would: nothing is finished first, and the next start recovers."""
         self._end(self.crash)
 
-    def pause(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
     def restart(self) -> None:
         self.kill()
         self.start()
@@ -83,7 +77,6 @@ class Database:
     def _end(self, by: signal.Signals) -> None:
         if self._process is not None:
             if self._process.poll() is None:
-                self._process.send_signal(signal.SIGCONT)
                 self._process.send_signal(by)
             self._process.wait(30)
             self._process = None

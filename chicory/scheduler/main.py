@@ -14,6 +14,7 @@ from chicory.journal import reopen_log, start_logging
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.loading import import_app
 from chicory.process import Memory, beat, obey_signals, refuse_memory, run
+from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("chicory.scheduler")
@@ -60,6 +61,7 @@ async def _serve(app: Chicory, config: ChicoryConfig) -> None:
             nursery.start_soon(beat, line, config.worker.heartbeat_interval, facts)
             nursery.start_soon(scheduler.run)
             nursery.start_soon(scheduler.backlog)
+            nursery.start_soon(clean, app.backend)
             nursery.start_soon(_announce, scheduler, line)
             with obeying:
                 await _listen(scheduler, line)

@@ -17,6 +17,7 @@ from chicory.errors import BrokerError, LeaseLost
 from chicory.exits import sole
 from chicory.outage import Outage
 from chicory.process import Memory
+from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
 from chicory.worker.burst import stop_when_empty
 from chicory.worker.drain import Drain
@@ -89,6 +90,7 @@ class Worker:
                 most = self.config.max_deliveries
                 scheduler = Scheduler(self.app.broker, self.config.consumed, max_deliveries=most, outage=self._outage)
                 nursery.start_soon(scheduler.run)
+                nursery.start_soon(clean, self.app.backend)
             if self._burst:
                 nursery.start_soon(stop_when_empty, self)
             try:
