@@ -15,6 +15,6 @@ def check_caller(end: object) -> None:
     kind = "sync" if caller == SYNC else caller
     why = ", whose tasks live and run in one trio run," if getattr(end, "in_process", False) else ""
     raise UsageError(
-        f"{type(end).__name__}{why} has no way for {kind} callers; call from trio, or give the app a broker that has:"
-        " BrokerType.EMBEDDED or BrokerType.REDIS"
+        f"{type(end).__name__}{why} has no way for {kind} callers; call from trio, or give the app"
+        " BrokerType.EMBEDDED or BrokerType.REDIS, with the backend that goes with it"
     )

@@ -15,14 +15,14 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from chicory import Chicory
 from chicory.backends.base import StoredRecord
 from chicory.backends.sql.address import address_of
-from chicory.backends.sql.complaints import complaint
+from chicory.backends.sql.complaints import complaint, passing
 from chicory.backends.sql.notices import payloads
 from chicory.backends.sql.rows import furthest, known
 from chicory.backends.sql.sqlite import journal_mode
 from chicory.backends.sql.tables import FINISHED, PENDING, RETRYING, results
 from chicory.backends.sql.watch import LONGEST, SHARE, SHORTEST, next_look
 from chicory.config import BackendConfig, ChicoryConfig, SqlBackendConfig
-from chicory.errors import BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError
+from chicory.errors import BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError, UsageError
 from chicory.ids import new_id
 from chicory.secret import SecretStr
 from chicory.types import BackendType, BrokerType, ResultRecord, TaskState
@@ -123,7 +123,7 @@ def test_only_builds_without_the_reset_bug_write_ahead(version, mode):
 def test_the_check_and_the_write_are_one_statement(kind, dialect):
     statement = str(results(kind, "app").upsert.compile(dialect=dialect))
 
-    assert statement.startswith("INSERT INTO app_results_v1 (task_id, step, record, expires_at) VALUES (")
+    assert statement.startswith("INSERT INTO app_results_v1 (task_id, step, record, expires_at) ")
     assert ("ON DUPLICATE KEY UPDATE" if kind == "mysql" else "ON CONFLICT (task_id) DO UPDATE") in statement
     # Nothing but the four values is a parameter: drivers repeat only those.
     assert len(re.findall(r"%\(\w+\)s|%s|\?", statement)) == 4
@@ -163,6 +163,22 @@ def test_an_error_says_whether_trying_again_may_help(error, kind):
     assert CANARY not in str(made)
 
 
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (Complaint("deadlock detected", sqlstate="40P01"), True),
+        (Complaint("could not serialize", sqlstate="40001"), True),
+        (Complaint(1213, "Deadlock found"), True),
+        (Complaint("database is locked"), False),
+        (Complaint(2003, "Can't connect to MySQL server"), False),
+    ],
+)
+def test_what_another_transaction_caused_may_be_tried_at_once(error, passes):
+    assert passing(sqlalchemy.exc.OperationalError("INSERT", {}, error)) is passes
+    assert passing(sqlalchemy.exc.OperationalError("INSERT", {}, error, connection_invalidated=True))
+    assert not passing(error)
+
+
 @pytest.mark.parametrize("kind", [psycopg.errors.UndefinedTable, psycopg.errors.NotNullViolation])
 def test_what_a_database_will_never_do_is_a_refusal(kind):
     wrapped = sqlalchemy.exc.DBAPIError.instance("INSERT", {}, kind("no\nDETAIL: canary"), psycopg.Error)
@@ -193,6 +209,13 @@ def test_a_backend_may_be_named_by_its_url(tmp_path):
     assert app.config.chosen_backend.type is BackendType.SQL
     assert repr(app.backend) == f"<SqlBackend sqlite:///{tmp_path}/results.db>"
     assert not app.joined
+
+
+def test_callers_that_a_database_does_not_serve_are_told_who_does(tmp_path):
+    app = Chicory(BrokerType.REDIS, f"sqlite:///{tmp_path}/results.db")
+
+    with pytest.raises(UsageError, match=r"^SqlBackend has no way for sync callers; .*the backend that goes with it"):
+        app.publish_many_sync([])
 
 
 def test_a_database_without_a_url_is_an_error_that_says_what_to_write():

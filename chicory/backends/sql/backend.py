@@ -118,10 +118,13 @@ class SqlBackend:
 
     def _store(self, rows: Sequence[Row], connection: Connection) -> None:
         now = connection.scalar(self._results.now) or 0
-        ends = {False: now + _UNFINISHED_MS, True: now + self.config.result_ttl * 1000}
-        connection.execute(
-            self._results.upsert, [{**attrs.asdict(row), "expires_at": ends[row.finished]} for row in rows]
-        )
+        lifetime = self.config.result_ttl * 1000
+        ends = {False: now + max(_UNFINISHED_MS, lifetime), True: now + lifetime}
+        given = [{**attrs.asdict(row), "expires_at": ends[row.finished]} for row in rows]
+        if self._results.arrays:
+            connection.execute(self._results.upsert, {name: [row[name] for row in given] for name in given[0]})
+        else:
+            connection.execute(self._results.upsert, given)
         if self._results.notify is not None:
             channel = self._results.table.name
             for ids in payloads([row.task_id for row in rows if row.finished]):

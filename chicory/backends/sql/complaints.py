@@ -18,6 +18,8 @@ _REFUSED_WORDS = (
     "file is not a database",
     "malformed",
 )
+_DEADLOCKS = ("40001", "40P01")
+_DEADLOCK_CODES = frozenset({1213})
 _FULL_STATES = ("53100", "53200")
 _FULL_CODES = frozenset({1021, 1114})
 _FULL_WORDS = ("database or disk is full",)
@@ -36,6 +38,14 @@ def complaint(error: Exception, where: str) -> BrokerError:
     if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError | InternalError):
         return BrokerRefused(f"{where}: {text}")
     return BrokerUnavailable(f"{where}: {text}")
+
+
+def passing(error: Exception) -> bool:
+    """Whether the same may succeed at once: an idle connection had died, or two transactions waited for each other."""
+    if not isinstance(error, DBAPIError):
+        return False
+    deadlock = getattr(error.orig, "sqlstate", None) in _DEADLOCKS or _code(error.orig) in _DEADLOCK_CODES
+    return deadlock or error.connection_invalidated
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -11,19 +11,22 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from chicory.backends.sql import sqlite
 from chicory.backends.sql.address import Address
-from chicory.backends.sql.complaints import complaint
+from chicory.backends.sql.complaints import complaint, passing
 from chicory.backends.sql.line import PATIENCE, Line
 from chicory.backends.sql.tables import Results
 from chicory.errors import BrokerError
 
 T = TypeVar("T")
 
+# For what may succeed at once.
+_TRIES = 3
+
 
 class Database:
     """Connections to *address*, *size* at most, and the table of *results*, made when it is first used.
 
     Whatever is called must bear being done twice: no answer, and a connection that was found dead, leave open whether
-    it was done, and the latter is tried again at once.
+    it was done; the latter, and what met a deadlock, is tried again at once.
     """
 
     def __init__(self, address: Address, results: Results, *, size: int) -> None:
@@ -79,8 +82,7 @@ class Database:
         return ended
 
     def _attempt(self, work: Callable[[Line], T], line: Line) -> T | BrokerError:
-        again = True
-        while True:
+        for again in reversed(range(_TRIES)):
             try:
                 if not self._made:
                     self._make(line)
@@ -90,11 +92,9 @@ class Database:
             except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
                 # After an outage the table may be another one's, of a database that was restored.
                 self._made = False
-                stale = isinstance(error, DBAPIError) and error.connection_invalidated and not line.was_cut
-                if stale and again:
-                    again = False
-                    continue
-                return _noted(complaint(error, str(self.address)), error)
+                if not (again and passing(error)) or line.was_cut:
+                    return _noted(complaint(error, str(self.address)), error)
+        raise AssertionError("the last try returns")
 
     def _read(self, work: Callable[[Connection], T], line: Line) -> T:
         with _using(self._reader, line) as connection:

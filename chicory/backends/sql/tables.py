@@ -42,7 +42,7 @@ _MYSQL = ("mysql", "mariadb")
 class Results:
     """The table `{prefix}_results_v1`; another layout of it will have another number.
 
-    upsert: takes task_id, step, record and expires_at, many times over.
+    upsert: takes task_id, step, record and expires_at: many times over, or with *arrays* a list of each.
     fetch: takes ids; gives task_id, record, and whether its time is over.
     notify: takes channel and ids; None where the database cannot tell others.
     """
@@ -51,6 +51,7 @@ class Results:
     metadata: MetaData
     now: Select[int]
     upsert: Insert
+    arrays: bool
     fetch: Select[str, bytes, bool]
     notify: Select[Any] | None
 
@@ -86,6 +87,7 @@ def results(kind: str, prefix: str) -> Results:
         metadata=metadata,
         now=select(clock),
         upsert=_upsert(kind, table, clock),
+        arrays=kind == "postgresql",
         fetch=select(table.c.task_id, table.c.record, (table.c.expires_at <= clock).label("over")).where(
             table.c.task_id.in_(bindparam("ids", expanding=True))
         ),
@@ -101,29 +103,32 @@ def _upsert(kind: str, table: Table, clock: ColumnElement[int]) -> Insert:
     """Look and write are one statement, so no two workers can both find a row that is not as far.
 
     A row whose time is over counts as none.  The numbers are literals, because drivers repeat only what stands in
-    VALUES.
+    VALUES; PostgreSQL gets a whole batch at once, which it plans once, though it may keep no prepared statements.
     """
 
-    def further(step: ColumnElement[int]) -> ColumnElement[bool]:
-        unfinished = table.c.step < literal_column(str(FINISHED))
-        return or_(and_(unfinished, table.c.step <= step), table.c.expires_at <= clock)
-
+    unfinished, over = table.c.step < literal_column(str(FINISHED)), table.c.expires_at <= clock
     if kind in _MYSQL:
         statement = mysql.insert(table)
         new = statement.inserted
-        # Assignments see those before them: once `record` is the new one or not, that is what decides for the others.
-        same = table.c.record == new.record
+        further = or_(and_(unfinished, table.c.step <= new.step), over)
+        # An assignment sees those before it.  So the two that decide come last, and the very last does without `step`:
+        # what is finished lives no longer than what is not, so the nearer end is the right one.
         return statement.on_duplicate_key_update(
             [
-                ("record", func.if_(further(new.step), new.record, table.c.record)),
-                ("expires_at", func.if_(same, new.expires_at, table.c.expires_at)),
-                ("step", func.if_(same, new.step, table.c.step)),
+                ("record", func.if_(further, new.record, table.c.record)),
+                ("step", func.if_(further, new.step, table.c.step)),
+                ("expires_at", func.if_(over, new.expires_at, func.least(table.c.expires_at, new.expires_at))),
             ]
         )
-    insert = (postgresql if kind == "postgresql" else sqlite).insert(table)
-    new = insert.excluded
-    return insert.on_conflict_do_update(
+    if kind == "sqlite":
+        statement = sqlite.insert(table)
+    else:
+        lists = (bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in table.c)
+        rows = func.unnest(*lists).table_valued(*table.c.keys()).render_derived("given")
+        statement = postgresql.insert(table).from_select(table.c.keys(), select(*rows.c))
+    new = statement.excluded
+    return statement.on_conflict_do_update(
         index_elements=[table.c.task_id],
         set_={"step": new.step, "record": new.record, "expires_at": new.expires_at},
-        where=further(new.step),
+        where=or_(and_(unfinished, table.c.step <= new.step), over),
     )
