@@ -7,11 +7,13 @@ import stat
 import pytest
 import trio
 
+from chicory import BrokerType, Chicory
 from chicory.backends.base import StoredRecord
 from chicory.backends.sql import SqlBackend
 from chicory.config import SqlBackendConfig
 from chicory.errors import BrokerRefused
 from chicory.ids import new_id
+from chicory.testing import running_worker
 from chicory.types import ResultRecord, TaskState
 from chicory.wire import MAX_BODY, pack_record
 
@@ -91,6 +93,19 @@ async def test_cleaning_deletes_what_is_over_a_few_at_a_time_and_nothing_else(ma
     assert (await brief.fetch(pending)).state is TaskState.PENDING
     assert (await lasting.fetch(kept)).state is TaskState.SUCCESS
     assert {(await lasting.fetch(task_id)).state for task_id in old} == {TaskState.UNKNOWN}
+
+
+async def test_whoever_schedules_cleans(make, url):
+    backend, lasting = make(url, result_ttl=1), make(url)
+    old = new_id()
+    await backend.store([stored(old)])
+    await gone(backend, [old])
+
+    async with running_worker(Chicory(BrokerType.MEMORY, backend)):
+        with trio.fail_after(10):
+            # What is deleted has no id that says its age to one who keeps results for longer.
+            while (await lasting.fetch(old)).state is TaskState.EXPIRED:
+                await trio.sleep(0.02)
 
 
 async def test_a_record_whose_time_is_over_makes_room_for_a_new_one(make, url):

@@ -218,6 +218,11 @@ def test_callers_that_a_database_does_not_serve_are_told_who_does(tmp_path):
         app.publish_many_sync([])
 
 
+def test_a_url_that_no_backend_speaks_names_those_that_one_does():
+    with pytest.raises(ConfigError, match=r"no backend speaks the URL scheme 'postgres'; did you mean 'postgresql'\?"):
+        Chicory(BrokerType.MEMORY, "postgres://user:canary@host/results")
+
+
 def test_a_database_without_a_url_is_an_error_that_says_what_to_write():
     app = Chicory(BrokerType.MEMORY, BackendType.SQL)
 

@@ -35,7 +35,7 @@ _POSTGRESQL = {
     # Prepared statements do not pass through every pooler that may stand before the server.
     "prepare_threshold": None,
 }
-_MYSQL = {"connect_timeout": CONNECT, "read_timeout": 10, "write_timeout": 10}
+_MYSQL = {"connect_timeout": CONNECT, "read_timeout": 5, "write_timeout": 5}
 # The wait for another process's transaction; threads take turns with one connection.
 _SQLITE = {"timeout": 5.0, "check_same_thread": False, "isolation_level": None}
 

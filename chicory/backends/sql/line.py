@@ -47,10 +47,12 @@ class Line:
             with trio.move_on_after(PATIENCE):
                 await self._ended.wait()
         finally:
-            with trio.move_on_after(GRACE, shield=True):
-                await self._ended.wait()
-            if not self._ended.is_set():
-                self._cut()
+            # Again and again, because what only connected when it was to be cut goes on afterwards.
+            while not self._ended.is_set():
+                with trio.move_on_after(GRACE, shield=True) as scope:
+                    await self._ended.wait()
+                if scope.cancelled_caught:
+                    self._cut()
 
     def _cut(self) -> None:
         with self._lock:
