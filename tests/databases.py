@@ -179,8 +179,10 @@ def postgres() -> Postgres:
 def mariadb() -> MariaDB:
     """A MariaDB that does not run yet; the test is skipped where there is none."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
-    server, install = (shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db"))
-    if server is None or install is None:
+    server, install, asked = (
+        shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db", "my_print_defaults")
+    )
+    if server is None or install is None or asked is None:
         missing("there is no MariaDB; apt-get install mariadb-server-core mariadb-client-core")
     return MariaDB(server, install)
 

@@ -19,7 +19,7 @@ def bare(tmp_path):
 @pytest.fixture
 def furnished(bare):
     """The same with every server on it."""
-    for name in ("rabbitmq-server", "initdb", "mariadbd"):
+    for name in ("rabbitmq-server", "initdb", "mariadbd", "my_print_defaults"):
         add(bare, name, "")
     add(bare, "redis-server", "echo Redis server v=7.0.15 sha=0")
     return bare
@@ -78,6 +78,7 @@ def test_the_first_python_that_is_new_enough_makes_the_environment(bare):
         ("rabbitmq-server", "no rabbitmq-server"),
         ("initdb", "no PostgreSQL"),
         ("mariadbd", "no MariaDB"),
+        ("my_print_defaults", "no MariaDB"),
     ],
 )
 def test_a_missing_server_is_a_note_and_under_ci_a_failure(furnished, name, note, ci, code):
