@@ -11,6 +11,8 @@ from typing import (
     Final,
     Literal,
     NewType,
+    NotRequired,
+    Required,
     TypeVar,
     Union,
     cast,
@@ -67,7 +69,7 @@ def _plain(hint: Any) -> Any:
     while True:
         if isinstance(hint, NewType):
             hint = hint.__supertype__
-        elif get_origin(hint) in (Annotated, Final):
+        elif get_origin(hint) in (Annotated, Final, Required, NotRequired):
             hint = get_args(hint)[0]
         elif type(hint).__name__ == "TypeAliasType":
             hint = hint.__value__

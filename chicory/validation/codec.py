@@ -23,9 +23,9 @@ class Codec:
     """How the values of the type hint *name* travel.
 
     exact: values of exactly these types travel and arrive as they are, so nobody has to look closer.
-    takes: types whose every instance belongs to this hint; a union chooses by them.
+    takes: types whose instances belong to this hint, if to any; a union chooses by those that one member alone takes.
     kinds: types that a dump may have on the wire; None is any.
-    bare: travels as the same type without any hint, so in a union it is the others that get a label.
+    bare: plain JSON, so in a union it is the others that travel under a name.
     """
 
     name: str

@@ -118,7 +118,7 @@ def mapping(origin: Any, key: Codec, item: Codec) -> Codec:
             raws = dict(zip(names, loaded, strict=True))
         return raws if make is dict else make(raws)
 
-    return Codec(name=name, dump=dump, load=load, takes=frozenset(accepts), kinds=_DICT)
+    return Codec(name=name, dump=dump, load=load, takes=_taken(accepts), kinds=_DICT)
 
 
 def _pairs(
@@ -140,7 +140,11 @@ def _pairs(
         values = load_each(item.load, [pair[1] for pair in raws], lambda index: _key(keys[index]))
         return make(dict(zip(keys, values, strict=True)))
 
-    return Codec(name=name, dump=dump, load=load, takes=frozenset(accepts), kinds=_LIST)
+    return Codec(name=name, dump=dump, load=load, takes=_taken(accepts), kinds=_LIST)
+
+
+def _taken(accepts: tuple[type, ...]) -> frozenset[type]:
+    return frozenset[type](kind for kind in (dict, OrderedDict, Counter) if issubclass(kind, accepts))
 
 
 def _as_they_are(item: Codec, values: Iterable[Any]) -> bool:

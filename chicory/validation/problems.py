@@ -44,17 +44,24 @@ def _in_field(error: Exception, path: str) -> Iterator[Problem]:
 
 def _foreign(error: Exception, path: str) -> Iterator[Problem]:
     """Of a model that judges itself, or of what a class does when an object of it is made."""
-    name = type(error).__name__
-    if name == "ValidationError" and hasattr(error, "errors"):
-        for one in cast("Any", error).errors():
-            yield path + "".join(map(_step, one["loc"])), f"was refused: {one['msg']}"
-        return
-    text = _text(error)
+    name, text = type(error).__name__, _text(error)
+    listed = _listed(error) if name == "ValidationError" else []
     place = _PLACE.search(text) if name == "ValidationError" else None
-    if place is not None:
+    if listed:
+        yield from ((path + step, f"was refused: {why}") for step, why in listed)
+    elif place is not None:
         yield path + place[1], f"was refused: {text[: place.start()]}"
     else:
         yield path, f"was refused: {name}: {text}" if text else f"was refused: {name}"
+
+
+def _listed(error: Exception) -> list[Problem]:
+    """What pydantic lists; nothing where another library's error has the same name."""
+    try:
+        found = cast("Any", error).errors()
+        return [("".join(map(_step, one["loc"])), str(one["msg"])) for one in found]
+    except Exception:
+        return []
 
 
 def _step(step: Any) -> str:

@@ -81,7 +81,7 @@ class Records:
     def _named(self, hint: Any, dump: Dump, load: Load) -> Codec:
         cls = get_origin(hint) or hint
         # A TypedDict is at run time a dict like any other.
-        takes = frozenset[type]() if is_typeddict(cls) else frozenset[type]({cls})
+        takes = _DICT if is_typeddict(cls) else frozenset[type]({cls})
         return Codec(name=_name(hint), dump=dump, load=load, takes=takes, kinds=_DICT)
 
     def _class(self, hint: Any, cls: type) -> tuple[Dump, Load]:

@@ -17,7 +17,7 @@ def union(members: Sequence[Codec]) -> Codec:
     if ANY in members:
         return ANY
     # Last, because it is the only one that takes what is another's: an int.
-    members = sorted(members, key=lambda member: member.name == "float")
+    members = sorted(members, key=lambda member: float in member.exact)
     named = _named(members)
     labels = {id(member): label for label, member in named.items()}
     by_kind = {kind: member for member in reversed(members) if id(member) not in labels for kind in member.kinds or ()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Required, TypedDict, TypeVar
 from uuid import UUID
 
 import attrs
@@ -94,6 +94,11 @@ class Movie(TypedDict):
     title: str
     made: date
     rating: NotRequired[float]
+
+
+class Sparse(TypedDict, total=False):
+    name: Required[Annotated[str, "short"]]
+    near: "Sparse"
 
 
 class Point(NamedTuple):
@@ -193,6 +198,11 @@ VALUES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Page[date], st.builds(Page, st.lists(st.dates(), max_size=3), st.none() | st.dates())),
     (Page[Cat], st.builds(Page, st.lists(st.builds(Cat, texts), max_size=2))),
     (Movie, movies),
+    (Sparse, st.fixed_dictionaries({"name": texts}, optional={"near": texts.map(lambda name: {"name": name})})),
+    (Movie | dict[str, int], movies | st.dictionaries(texts, ints, max_size=2)),
+    (Movie | Sparse | None, movies | st.fixed_dictionaries({"name": texts}) | st.none()),
+    (Mapping[str, int] | dict[str, str], st.dictionaries(texts, ints, max_size=2) | st.just({"a": "b"})),
+    (list[int] | tuple[int, ...] | Point, st.lists(ints, max_size=2) | st.just((1, 2)) | st.just(Point(1, 2.0))),
     (Box, st.builds(Box, ints, st.none() | st.dates())),
     (Box | None, st.none() | st.builds(Box, ints)),
     (dict[str, list[Order | None]], st.dictionaries(texts, st.lists(orders | st.none(), max_size=2), max_size=2)),

@@ -274,6 +274,25 @@ def test_what_a_class_says_of_its_own_values_is_told_with_its_path():
         contract_of(Silent).incoming([{"number": 1}], {})
 
 
+@pytest.mark.parametrize("errors", [(), {"name": "is too short"}, list, lambda: [{"name": "is too short"}]])
+def test_an_error_that_only_has_the_name_of_a_models_is_told_as_any_other(errors):
+    class ValidationFailure(ValueError):
+        pass
+
+    ValidationFailure.__name__ = "ValidationError"
+    ValidationFailure.errors = staticmethod(errors) if callable(errors) else errors
+
+    @dataclass
+    class Strange:
+        name: str
+
+        def __post_init__(self):
+            raise ValidationFailure("the name is too short")
+
+    with pytest.raises(ValidationError, match=r"value was refused: ValidationError: the name is too short$"):
+        contract_of(Strange).incoming([{"name": ""}], {})
+
+
 class Model:
     """What pydantic's models have, as far as it matters here."""
 
