@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from chicory.secret import HasSecretValue, SecretStr
 
@@ -263,62 +263,62 @@ class Secret(Rule[str | HasSecretValue, SecretStr]):
         return SecretStr(value)
 
 
-class RedisUrl(Secret):
-    """Where a Redis is, with its password."""
+class Url(Secret):
+    """Where a server is, with its password."""
 
-    wants = "a URL such as 'redis://user:password@host:6379/0', 'rediss://...' or 'unix:///path/redis.sock'"
-    SCHEMES: Sequence[str] = ("redis", "rediss", "unix")
+    SCHEMES: Sequence[str] = ()
 
     def check(self, value: object) -> SecretStr:
         url = super().check(value)
         if not self.usable(url.get_secret_value()):
-            raise ValueError("not a URL of this broker")
+            raise ValueError("not such a URL")  # which stays out of the traceback
         return url
 
     def usable(self, url: str) -> bool:
-        """Whether *url* says where a Redis is."""
+        """Whether *url* says where such a server is."""
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
             return False
-        place = parts.path if parts.scheme == "unix" else parts.hostname
-        return parts.scheme in self.SCHEMES and bool(place) and port != 0
+        return parts.scheme in self.SCHEMES and port != 0 and self.placed(parts)
+
+    def placed(self, parts: SplitResult) -> bool:
+        """Whether *parts* name a place, as far as the scheme wants one."""
+        return bool(parts.hostname)
 
 
-class RabbitMQUrl(RedisUrl):
+class RedisUrl(Url):
+    """Where a Redis is, with its password."""
+
+    wants = "a URL such as 'redis://user:password@host:6379/0', 'rediss://...' or 'unix:///path/redis.sock'"
+    SCHEMES = ("redis", "rediss", "unix")
+
+    def placed(self, parts: SplitResult) -> bool:
+        """A socket is a path, a host is none."""
+        return bool(parts.path) if parts.scheme == "unix" else super().placed(parts)
+
+
+class RabbitMQUrl(Url):
     """Where a RabbitMQ is, with its password."""
 
     wants = "a URL such as 'amqp://user:password@host:5672/vhost' or 'amqps://...'"
     SCHEMES = ("amqp", "amqps")
 
 
-class SqlUrl(Secret):
+class SqlUrl(Url):
     """Where a database is, with its password."""
 
     wants = "a URL such as 'postgresql://user:password@host/database', 'mysql://...' or 'sqlite:///path/results.db'"
     # The drivers may be named too, as SQLAlchemy does; others than these are not spoken to.
-    SCHEMES: Sequence[str] = (
+    SCHEMES = (
         *("postgresql", "postgresql+psycopg", "mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"),
         *("sqlite", "sqlite+pysqlite"),
     )
 
-    def check(self, value: object) -> SecretStr:
-        url = super().check(value)
-        if not self.usable(url.get_secret_value()):
-            raise ValueError("not a URL of a database")
-        return url
-
-    def usable(self, url: str) -> bool:
-        """Whether *url* says where a database is.  One of SQLite in memory would be gone with its connection."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            return False
-        if parts.scheme.startswith("sqlite"):
-            return parts.scheme in self.SCHEMES and not parts.netloc and parts.path not in ("", "/", "/:memory:")
-        return parts.scheme in self.SCHEMES and port != 0
+    def placed(self, parts: SplitResult) -> bool:
+        """A file, or a server that its driver knows to find.  SQLite in memory would be gone with its connection."""
+        return not parts.scheme.startswith("sqlite") or (not parts.netloc and parts.path not in ("", "/", "/:memory:"))
 
 
 class TablePrefix(Text):
