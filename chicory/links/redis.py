@@ -5,8 +5,9 @@ ever reads another call's answer.  What the server or the network says wrong bec
 Parsing and packing are hiredis'.
 """
 
+import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -173,23 +174,28 @@ async def connect(address: Address, *, timeout: float, name: str = "chicory") ->
 
     Raises BrokerUnavailable when nobody answers within *timeout* seconds, BrokerRefused when access is denied.
     """
-    connection: Connection | None = None
+    with connecting(address, timeout) as made, trio.fail_after(timeout):
+        stream = await open_stream(address.host, address.port, path=address.path, tls=address.tls)
+        made.append(connection := Connection(stream, address))
+        await log_in(connection, name, timeout)
+        return connection
+
+
+@contextlib.contextmanager
+def connecting(address: Address, timeout: float) -> Generator[list[Connection]]:
+    """A list for the connection that is made within: should that fail, it is closed, and the error one of ours."""
+    made: list[Connection] = []
     try:
-        with trio.fail_after(timeout):
-            connection = Connection(
-                await open_stream(address.host, address.port, path=address.path, tls=address.tls), address
-            )
-            await log_in(connection, name, timeout)
+        yield made
     except BaseException as error:
-        if connection is not None:
+        for connection in made:
             connection.close()
-        if (ours := connecting_failed(address, error, timeout)) is not None:
+        if (ours := _connecting_failed(address, error, timeout)) is not None:
             raise ours from error
         raise
-    return connection
 
 
-def connecting_failed(address: Address, error: BaseException, timeout: float) -> BrokerError | None:
+def _connecting_failed(address: Address, error: BaseException, timeout: float) -> BrokerError | None:
     """What it means for us that *error* came of connecting to *address*; None when it is not the network's."""
     if isinstance(error, trio.TooSlowError | TimeoutError):
         return BrokerUnavailable(f"{address}: no answer in {timeout:g} s")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from math import inf
 
-from chicory.links.redis import Connection, connecting_failed, log_in
+from chicory.links.redis import Connection, connecting, log_in
 from chicory.links.redis_address import Address
 from chicory.links.stream import watch
 
@@ -61,18 +61,11 @@ class AsyncioConnection(Connection):
 
 async def connect(address: Address, *, timeout: float, name: str = "chicory") -> Connection:
     """See `links.redis.connect`."""
-    connection: AsyncioConnection | None = None
-    try:
+    with connecting(address, timeout) as made:
         async with asyncio.timeout(timeout):
-            connection = AsyncioConnection(await _open_stream(address), address)
+            made.append(connection := AsyncioConnection(await _open_stream(address), address))
             await log_in(connection, name, timeout)
-    except BaseException as error:
-        if connection is not None:
-            connection.close()
-        if (ours := connecting_failed(address, error, timeout)) is not None:
-            raise ours from error
-        raise
-    return connection
+            return connection
 
 
 async def _open_stream(address: Address) -> _AsyncioStream:

@@ -6,7 +6,7 @@ import time
 from math import inf
 from weakref import WeakSet
 
-from chicory.links.redis import Connection, connecting_failed, log_in
+from chicory.links.redis import Connection, connecting, log_in
 from chicory.links.redis_address import Address
 from chicory.links.stream import watch
 from chicory.links.sync_executor import remaining
@@ -73,18 +73,10 @@ def _close_all() -> None:
 
 async def connect(address: Address, *, timeout: float, name: str = "chicory") -> Connection:
     """See `links.redis.connect`."""
-    connection: SyncConnection | None = None
-    try:
-        stream = _open_stream(address, timeout)
-        connection = SyncConnection(stream, address)
+    with connecting(address, timeout) as made:
+        made.append(connection := SyncConnection(_open_stream(address, timeout), address))
         await log_in(connection, name, timeout)
-    except BaseException as error:
-        if connection is not None:
-            connection.close()
-        if (ours := connecting_failed(address, error, timeout)) is not None:
-            raise ours from error
-        raise
-    return connection
+        return connection
 
 
 def _open_stream(address: Address, timeout: float) -> _BlockingStream:
