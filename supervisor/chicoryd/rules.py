@@ -102,8 +102,7 @@ def start(fleet: Fleet, now: float) -> Step:
         )
         fleet = attrs.evolve(fleet.put(begun), incarnations={**fleet.incarnations, slot.seat: incarnation})
         parent = None if source is None else source.pid
-        new = fleet.roll is not None and generation == fleet.roll.number
-        plan = fleet.roll.plan if fleet.roll is not None and new else fleet.plan
+        plan = fleet.roll.plan if fleet.roll is not None and generation == fleet.roll.number else fleet.plan
         actions.append(Start(slot.role, begun.consumer, parent, plan.settings, not fleet.ready))
     return fleet, actions
 
