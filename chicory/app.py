@@ -4,16 +4,18 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
 
 from chicory.callers import check_caller
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
 from chicory.drivers import backend_at, broker_of, open_backend, open_broker
-from chicory.errors import DuplicateTaskError, TaskNotFoundError, UsageError
+from chicory.errors import DuplicateTaskError, ScheduleError, TaskNotFoundError, UsageError
 from chicory.links.executor import TRIO, on_this_thread
 from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
+from chicory.schedules.schedule import Schedule, Schedules, seconds_of, timing_of
+from chicory.schedules.slots import Misfire
 from chicory.secret import SecretStr
 from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, named
 from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage, ValidationMode
@@ -24,12 +26,30 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 
 class TaskDecorator(Protocol):
     """What `@app.task(...)` with options returns."""
 
     # A checker sees that a coroutine is a value too; the first overload that fits is the one meant.
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+class ScheduleDecorator(Protocol):
+    """What `@app.cron(...)` and `@app.every(...)` return: a task stays as it is, a function becomes one."""
+
+    @overload
+    def __call__(self, function: AnyTask, /) -> AnyTask: ...
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]
         self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
@@ -72,6 +92,7 @@ class Chicory:
         self.validation_mode = ValidationMode(validation_mode)
         self.retry_policy = retry_policy or RetryPolicy()
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._schedules = Schedules()
         self._said = _with_backend(_with_broker(config or ChicoryConfig(), broker), backend)
         self._given_broker = None if broker is None or isinstance(broker, BrokerType | str) else broker
         self._given_backend = None if backend is None or isinstance(backend, BackendType | str) else backend
@@ -82,6 +103,11 @@ class Chicory:
     def tasks(self) -> Mapping[str, Task[..., Any]]:
         """The registered tasks by name."""
         return MappingProxyType(self._tasks)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules by name."""
+        return self._schedules
 
     @property
     def config(self) -> ChicoryConfig:
@@ -243,9 +269,93 @@ class Chicory:
 
         return register if function is None else register(function)
 
+    def cron(
+        self,
+        line: str,
+        *,
+        tz: str = "UTC",
+        name: str | None = None,
+        misfire: Misfire = "once",
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> ScheduleDecorator:
+        """Send the task below it at each instant that the cron line names: `@app.cron("0 3 * * *", tz="Europe/Rome")`.
+
+        Goes above `@app.task`; above a mere function it makes a task of it too.  See `schedule`.
+        """
+        return self._scheduling(cron=line, tz=tz, name=name, misfire=misfire, args=args, kwargs=kwargs)
+
+    def every(
+        self,
+        *,
+        seconds: float = 0,
+        minutes: float = 0,
+        hours: float = 0,
+        days: float = 0,
+        name: str | None = None,
+        misfire: Misfire = "once",
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> ScheduleDecorator:
+        """Send the task below it again and again: `@app.every(seconds=30)`, at each multiple since the epoch.
+
+        Goes above `@app.task`; above a mere function it makes a task of it too.  See `schedule`.
+        """
+        parts = zip((seconds, minutes, hours, days), (1, 60, 3600, 86400), strict=True)
+        interval = sum(seconds_of(part) * length for part, length in parts)
+        return self._scheduling(every=interval, name=name, misfire=misfire, args=args, kwargs=kwargs)
+
+    def schedule(
+        self,
+        task: Task[..., Any],
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        tz: str = "UTC",
+        name: str | None = None,
+        misfire: Misfire = "once",
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Schedule:
+        """Have the scheduler send *task* with *args* and *kwargs*, once for each slot however many schedulers run.
+
+        cron, tz: a cron line of five fields, or six with seconds first, in a time zone.
+        every: seconds, or a timedelta, from one slot to the next; give one of the two.
+        name: what the broker remembers it by; the task's unless given.
+        misfire: of the slots that passed while no scheduler ran, "all" fires each, "once" the newest, "skip" none that
+            is more than a minute late.
+
+        Raises ScheduleError, which says what to mend.  `task.options(...)` may say how it is sent.
+        """
+        if not isinstance(task, Task) or task.app is not self:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ScheduleError(f"a schedule sends a task of its own app, not {task!r}; make it one with @app.task")
+        return self._schedules.add(
+            Schedule(
+                name=name or task.name,
+                task=task,
+                timing=timing_of(cron, every, tz),
+                misfire=misfire,
+                args=args,
+                kwargs={} if kwargs is None else kwargs,
+            )
+        )
+
+    def _scheduling(self, **said: Any) -> Any:
+        # Now and not when it is applied, so that a wrong line is reported where it stands.
+        timing_of(said.get("cron"), said.get("every"), said.get("tz", "UTC"))
+
+        def add(function: Callable[..., Any]) -> Task[..., Any]:
+            task = cast("Task[..., Any]", function) if isinstance(function, Task) else self.task(function)
+            self.schedule(task, **said)
+            return task
+
+        return add
+
     def _register(self, function: Callable[..., Any], name: str | None, settings: TaskSettings) -> Task[..., Any]:
         if not callable(function):
             raise UsageError(f"@app.task makes a task of a function, not of {function!r}; options are given by keyword")
+        if isinstance(function, Task):
+            raise UsageError(f"{function!r} is a task already; put @app.cron and @app.every above @app.task")
         name = name or default_name(function)
         if name in self._tasks:
             raise DuplicateTaskError(name, _place(self._tasks[name].function), _place(function))

@@ -4,6 +4,7 @@ A task whose first parameter is annotated `TaskContext` is given one; whoever ca
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, final
 
 import attrs
@@ -11,6 +12,7 @@ import trio
 
 from chicory.delay import check_delay
 from chicory.ids import new_id
+from chicory.schedules.schedule import SCHEDULE, SLOT
 from chicory.types import TaskMessage
 
 __all__ = ["GiveUp", "Retry", "Snooze", "TaskContext"]
@@ -56,6 +58,19 @@ class TaskContext:
     def headers(self) -> Mapping[str, str]:
         """What `options(headers=...)` sent along."""
         return self.message.headers
+
+    @property
+    def schedule(self) -> str | None:
+        """The name of the schedule that sent it; None when nobody but a caller did."""
+        return self.message.headers.get(SCHEDULE)
+
+    @property
+    def slot(self) -> datetime | None:
+        """The instant the schedule sent it for, in UTC, however late it runs; None without a schedule."""
+        try:
+            return datetime.fromisoformat(self.message.headers[SLOT])
+        except (KeyError, ValueError):
+            return None
 
     def checkpoint(self) -> None:
         """For synchronous tasks: end here if the run was cancelled or its time is over.

@@ -6,6 +6,7 @@ ChicoryError
 │   ├── AppImportError         `module:app` cannot be imported or is not a Chicory
 │   ├── TaskNotFoundError      no task of this name is registered
 │   ├── DuplicateTaskError     two tasks want one name
+│   ├── ScheduleError          a schedule's cron line, time zone, interval, name or arguments are wrong
 │   ├── ArgumentsError         the arguments do not fit the task's signature
 │   │   └── ValidationError    they do, and one of them is not what its type hint says; `.path` says which
 │   ├── PayloadError           not JSON, too large or too deep
@@ -69,6 +70,10 @@ class DuplicateTaskError(UsageError):
         super().__init__(
             f"task {name!r} is registered twice, by {first} and by {second}; give one of them @app.task(name=...)"
         )
+
+
+class ScheduleError(UsageError):
+    """A schedule's cron line, time zone, interval, name or arguments are wrong."""
 
 
 class ArgumentsError(UsageError):

@@ -60,7 +60,9 @@ def _last_line(error: BaseException, name: str) -> str:
     what = " ".join(list(told.format_exception_only())[-1].split())
     if isinstance(error, SyntaxError):
         return f"{what} ({error.filename}, line {error.lineno})"
-    machinery = ("<frozen importlib", importlib.__file__, __file__)
+    # Chicory's own lines too: what it refuses is written in the user's.
+    ours = (f"{Path(__file__).parent}{os.sep}", "<attrs generated methods chicory.")
+    machinery = ("<frozen importlib", importlib.__file__, *ours)
     own = [frame for frame in told.stack if not frame.filename.startswith(machinery)]
     return f"{what} ({own[-1].filename}, line {own[-1].lineno})" if own else f"{what} (in {name})"
 

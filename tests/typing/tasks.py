@@ -1,5 +1,6 @@
 """What a checker must say of a user's code; each line that is wrong says so at its end."""
 
+from datetime import timedelta
 from typing import assert_type
 
 from chicory import AsyncResult, Chicory, Task, TaskContext, ValidationMode
@@ -32,6 +33,17 @@ def measure(context: TaskContext, path: str) -> float:
     return float(context.retries + len(path))
 
 
+@app.cron("0 3 * * *", tz="Europe/Rome", args=["/tmp"])
+@app.task
+async def sweep(context: TaskContext, path: str) -> int:
+    return len(path)
+
+
+@app.every(seconds=30, misfire="skip")
+def beat() -> int:
+    return 1
+
+
 async def right() -> None:
     assert_type(await double(1), int)
     assert_type(shout("a", times=2), str)
@@ -43,6 +55,9 @@ async def right() -> None:
     assert_type(await double.options(delay=1, queue="late").delay(1), AsyncResult[int])
     assert_type(await (await halve.delay(1)).get(), float)
     assert_type(halve.result("an-id"), AsyncResult[float])
+    assert_type(await (await sweep.delay("/tmp")).get(), int)
+    assert_type(beat(), int)
+    app.schedule(sweep.options(queue="slow"), every=timedelta(minutes=5), args=["/var"])
     task: Task[[int], int] = double
     await task.send(1)
 
@@ -63,6 +78,9 @@ async def wrong() -> None:
     await measure.send(path=1)  # error: reportArgumentType
     await double.options(dleay=1).delay(1)  # error: reportCallIssue
     await halve.delay("one")  # error: reportArgumentType
+    await sweep.delay(3)  # error: reportArgumentType
+    app.every(seconds=30, misfire="al")  # error: reportArgumentType
+    app.schedule(len, every=30)  # error: reportArgumentType
     double.message("one")  # error: reportArgumentType
     text: str = await (await double.delay(1)).get()  # error: reportAssignmentType
     print(text)
