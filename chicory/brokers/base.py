@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from chicory.outcome import Outcome
+from chicory.schedules.entry import Entry, Look
 from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage, Undecodable
 
 if TYPE_CHECKING:
@@ -156,6 +157,38 @@ class Keeper(Protocol):
         ...
 
 
+class Timetable(Protocol):
+    """Remembers which slots of which schedules are over.  Any number of schedulers may use it at once: each slot is
+    fired by one of them, because firing is one step that sets the mark and publishes.
+    """
+
+    async def look(self, entries: Sequence[Entry], *, begin: bool = True) -> Look:
+        """What is remembered of *entries*, and of whatever else is remembered with them.
+
+        begin: those that are new begin now, and what nobody has named for RETENTION is forgotten.
+        """
+        ...
+
+    async def fire(self, entry: Entry, slot: float, message: TaskMessage) -> bool:
+        """Publish *message*, ready, and set the mark to *slot*: both or neither, and at most once.
+
+        False, and nothing is done, when the slot is over or has not come yet, when the schedule is paused, and when a
+        joined backend knows the message's id.  Asked again after a lost answer it does nothing.  Raises as `publish`.
+        """
+        ...
+
+    async def pause(self, entry: Entry) -> bool:
+        """Fire nothing of *entry* once this has returned, until it is resumed; False when it was paused already."""
+        ...
+
+    async def resume(self, entry: Entry) -> bool:
+        """Go on with the slots after now; those of the pause are over.  False when it was not paused.
+
+        A mark that lies ahead, because the broker's clock was set back, is brought back to now too.
+        """
+        ...
+
+
 class Broker(Protocol):
     """A place where messages wait.  Usable from any trio run; connects when first used."""
 
@@ -186,6 +219,10 @@ class Broker(Protocol):
 
     def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Keeper] | None:
         """None: the broker does that work itself."""
+        ...
+
+    def timetable(self) -> Timetable | None:
+        """None: the broker cannot remember which slots are over, so apps that have schedules cannot use it."""
         ...
 
     async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:

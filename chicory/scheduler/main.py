@@ -41,7 +41,8 @@ def _main() -> int:
 
 async def _serve(app: Chicory, config: ChicoryConfig) -> None:
     async with lifeline_from_env() as line, app:
-        scheduler = Scheduler(app.broker, config.worker.consumed, max_deliveries=config.worker.max_deliveries)
+        most = config.worker.max_deliveries
+        scheduler = Scheduler(app.broker, config.worker.consumed, app=app, max_deliveries=most)
 
         memory = Memory()
 

@@ -4,6 +4,8 @@
 RECLAIM_EVERY = 5.0
 # The part of a lease after which those of living workers are renewed: five renewals may fail.
 RENEW_EVERY = 1 / 6
+# Whether a schedule has a slot sooner than was thought, because the broker's clock was set, is asked this often.
+LOOK_EVERY = 30.0
 # Whether there is work that nobody fetches, somebody should know within half a minute.
 COUNT_EVERY = 10.0
 
@@ -21,3 +23,11 @@ def next_wake(due: float | None, look: float, *, more: bool = False) -> float:
     # In this order max() and min() answer with the bound when a broker answers NaN.
     wait = min(RECLAIM_EVERY, max(0.0, look))
     return wait if due is None else min(wait, max(0.0, due))
+
+
+def next_look(slot: float) -> float:
+    """Seconds to sleep until the schedules are to be looked at: *slot* is the seconds until the next one is due.
+
+    The result lies in [0, LOOK_EVERY].
+    """
+    return min(LOOK_EVERY, max(0.0, slot))

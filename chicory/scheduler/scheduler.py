@@ -1,4 +1,4 @@
-"""Scheduler: makes delayed messages ready on time and gives back the deliveries of dead workers.
+"""Scheduler: makes delayed messages ready on time, gives back the deliveries of dead workers, and fires schedules.
 
 Any number may run at once, in processes of their own or inside workers: what they ask of the broker is atomic and may
 be asked twice.
@@ -12,11 +12,13 @@ from typing import final
 import attrs
 import trio
 
+from chicory.app import Chicory
 from chicory.brokers.base import Broker, Keeper
 from chicory.errors import BrokerError
 from chicory.exits import sole
 from chicory.outage import Outage
 from chicory.outcome import most_shared
+from chicory.scheduler.firing import Firing
 from chicory.scheduler.pacing import COUNT_EVERY, RECLAIM_EVERY, RENEW_EVERY, next_wake
 
 log = logging.getLogger("chicory.scheduler")
@@ -36,16 +38,24 @@ class Death:
 class Scheduler:
     """The scheduler of *queues*.
 
+    app: whose schedules it fires, into whatever queue; None fires none.
     max_deliveries: of the workers.  outage: shared with a worker in the same nursery, so that both complain once.
     ready: how many messages waited for a worker when `backlog` last looked; None when it cannot tell.
     """
 
     def __init__(
-        self, broker: Broker, queues: Sequence[str], *, max_deliveries: int = 3, outage: Outage | None = None
+        self,
+        broker: Broker,
+        queues: Sequence[str],
+        *,
+        app: Chicory | None = None,
+        max_deliveries: int = 3,
+        outage: Outage | None = None,
     ) -> None:
         self._broker = broker
         self._queues = queues
         self._outage = outage or Outage()
+        self._firing = None if app is None else Firing(app, self._outage)
         self._most = most_shared(max_deliveries)
         self._deaths: deque[Death] = deque()
         self._alive: tuple[str, ...] = ()
@@ -59,19 +69,10 @@ class Scheduler:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
-            try:
-                keeping = self._broker.keeper(self._queues)
-                if keeping is None:
-                    await self._leave_it_to_the_broker()
-                else:
-                    async with keeping as keeper:
-                        await self._keep(keeper)
-            except (BrokerError, ExceptionGroup) as error:
-                cause = sole(error)
-                if not isinstance(cause, BrokerError):
-                    raise
-                await trio.sleep(self._outage.failed("schedule", cause))
+        async with trio.open_nursery() as nursery:
+            if self._firing is not None:
+                nursery.start_soon(self._firing.run)
+            nursery.start_soon(self._run)
 
     def died(self, consumer: str, why: str) -> None:
         """Give back what *consumer* held, now."""
@@ -103,6 +104,21 @@ class Scheduler:
     async def buried(self) -> None:
         """Wait until whatever was reported dead has been given back."""
         await self._buried.wait()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                keeping = self._broker.keeper(self._queues)
+                if keeping is None:
+                    await self._leave_it_to_the_broker()
+                else:
+                    async with keeping as keeper:
+                        await self._keep(keeper)
+            except (BrokerError, ExceptionGroup) as error:
+                cause = sole(error)
+                if not isinstance(cause, BrokerError):
+                    raise
+                await trio.sleep(self._outage.failed("schedule", cause))
 
     async def _leave_it_to_the_broker(self) -> None:
         """The broker gives back by itself what the dead held, so nobody need wait for that."""

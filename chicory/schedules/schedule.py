@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from chicory.errors import PayloadError, ScheduleError, UsageError, did_you_mean
 from chicory.ids import slot_id
+from chicory.schedules.entry import Entry
 from chicory.schedules.slots import Misfire
 from chicory.schedules.timing import Cron, Every, Timing
 from chicory.types import TaskMessage
@@ -41,6 +42,11 @@ class Schedule:
         made = self.task.message(*self.args, **self.kwargs)
         headers = {**made.headers, SCHEDULE: self.name, SLOT: datetime.fromtimestamp(slot, UTC).isoformat()}
         return replace(made, id=slot_id(self.name, slot), headers=headers)
+
+    @property
+    def entry(self) -> Entry:
+        """The schedule as a broker sees it."""
+        return Entry(self.name, self.message(0).queue, str(self.timing))
 
     def check(self) -> None:
         """Raise ScheduleError when its messages could not be sent, or not run."""

@@ -87,8 +87,13 @@ class Worker:
         refused: BrokerError | None = None
         async with trio.open_nursery() as nursery:
             if self._scheduler:
-                most = self.config.max_deliveries
-                scheduler = Scheduler(self.app.broker, self.config.consumed, max_deliveries=most, outage=self._outage)
+                scheduler = Scheduler(
+                    self.app.broker,
+                    self.config.consumed,
+                    app=self.app,
+                    max_deliveries=self.config.max_deliveries,
+                    outage=self._outage,
+                )
                 nursery.start_soon(scheduler.run)
                 nursery.start_soon(clean, self.app.backend)
             if self._burst:

@@ -10,6 +10,7 @@ import trio
 
 from chicory.errors import BrokerError
 from chicory.outcome import Dead, Done, Release, RetryIn
+from chicory.schedules.entry import Entry
 from tests.contract.harness import (
     OOPS,
     RedisHarness,
@@ -169,6 +170,35 @@ async def test_m1_a_replay_whose_answer_is_lost_happens_once(broker, proxy):
     assert lost.is_set()
     assert len(await finish_all(broker, expected=2)) == 2
     assert (await books(broker))["replayed"] == 2
+
+
+async def test_a_slot_whose_answer_is_lost_is_fired_once(broker, proxy):
+    timetable, entry = broker.timetable(), Entry("nightly", "default", "every 60 s")
+    start = (await timetable.look([entry])).now
+    await trio.sleep(0.02)
+    first, second = start + 0.001, start + 0.002
+    assert await timetable.fire(entry, first, message(id="first"))
+
+    lost = proxy.swallow("EVALSHA")
+    assert await persistently(lambda: timetable.fire(entry, second, message(id="second"))) is False
+
+    assert lost.is_set()
+    assert (await persistently(lambda: timetable.look([entry]))).known["nightly"].fired == pytest.approx(
+        second, abs=1e-6
+    )
+    assert [one.message.id for one in await finish_all(broker, expected=2)] == ["first", "second"]
+    assert (await books(broker))["published"] == 2
+
+
+async def test_a_pause_whose_answer_is_lost_holds(broker, proxy):
+    timetable, entry = broker.timetable(), Entry("nightly", "default", "every 60 s")
+    await timetable.resume(entry)
+
+    lost = proxy.swallow("EVALSHA")
+    await persistently(lambda: timetable.pause(entry))
+
+    assert lost.is_set()
+    assert (await timetable.look([entry])).known["nightly"].paused
 
 
 async def test_every_operation_survives_a_reset_of_all_connections(broker, backend, proxy):

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chicory.scheduler.pacing import RECLAIM_EVERY, next_wake
+from chicory.scheduler.pacing import LOOK_EVERY, RECLAIM_EVERY, next_look, next_wake
 
 seconds = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -28,3 +28,9 @@ def test_it_does_not_wake_before_there_is_something_to_do(due):
 
 def test_more_to_reclaim_does_not_wait():
     assert next_wake(math.inf, 5.0, more=True) == 0
+
+
+@given(seconds)
+def test_schedules_are_looked_at_when_a_slot_is_due_and_now_and_then(slot):
+    assert 0 <= next_look(slot) <= LOOK_EVERY
+    assert not 0 <= slot <= LOOK_EVERY or next_look(slot) == slot

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, cast
 from msgspec.structs import replace
 from trio.lowlevel import checkpoint
 
-from chicory.brokers.base import Consumer, Keeper
+from chicory.brokers.base import Consumer, Keeper, Timetable
 from chicory.brokers.memory.consumer import MemoryConsumer
 from chicory.brokers.memory.keeper import MemoryKeeper
 from chicory.brokers.memory.places import Letter
 from chicory.brokers.memory.store import Lease, Limits, Records, Store
+from chicory.brokers.memory.timetable import MemoryTimetable, Row
 from chicory.clock import unix_now
 from chicory.delay import check_delay
 from chicory.errors import QueueFull, UsageError
@@ -59,6 +60,7 @@ class MemoryBroker:
                 max_priority=max_priority,
             )
         )
+        self._schedules: dict[str, Row] = {}
 
     def join(self, backend: "Backend") -> None:
         """Store results in *backend*, which said that it joins, in one step with settling."""
@@ -105,6 +107,10 @@ class MemoryBroker:
     async def _keeper(self, queues: Sequence[str]) -> AsyncGenerator[Keeper, None]:
         await checkpoint()
         yield MemoryKeeper(self._store, [self._store.places(queue) for queue in queues])
+
+    def timetable(self) -> Timetable:
+        """See Broker."""
+        return MemoryTimetable(self._store, self._schedules)
 
     async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
         """See Broker."""

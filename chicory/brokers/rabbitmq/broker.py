@@ -192,6 +192,9 @@ class RabbitMQBroker:
     def keeper(self, queues: Sequence[str]) -> None:
         """See `Broker.keeper`.  RabbitMQ itself makes due messages ready, and gives back what a dead worker held."""
 
+    def timetable(self) -> None:
+        """See `Broker.timetable`.  RabbitMQ sets no mark and publishes in one step."""
+
     # -- dead letters -------------------------------------------------------------------------------------------------
 
     def _dead(self, queue: str) -> DeadLetters:

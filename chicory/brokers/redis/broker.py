@@ -17,6 +17,7 @@ from chicory.brokers.redis.keys import KeepsResults, Keys, ResultKeys
 from chicory.brokers.redis.outbox import Item
 from chicory.brokers.redis.publisher import Publisher
 from chicory.brokers.redis.scripts import script
+from chicory.brokers.redis.timetable import RedisTimetable
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
 from chicory.links.executor import CALLERS, running
@@ -147,6 +148,11 @@ class RedisBroker:
             yield keeper
         finally:
             keeper.close()
+
+    def timetable(self) -> RedisTimetable:
+        """See `Broker.timetable`."""
+        limit = self.config.max_stream_length
+        return RedisTimetable(self._pool, self._keys_of, self._level, limit=limit, results=self._results)
 
     # -- dead letters -------------------------------------------------------------------------------------------------
 

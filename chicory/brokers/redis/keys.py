@@ -61,6 +61,14 @@ class Keys:
         return self._key("counters")
 
     @property
+    def schedules(self) -> str:
+        """Of each schedule: NAME, its mark; NAME#definition, NAME#fired, NAME#paused, NAME#seen.
+
+        One for all queues, but in a cluster, where a script that publishes reaches no further than its queue.
+        """
+        return self._key("schedules") if self.cluster else f"{self.prefix}:schedules"
+
+    @property
     def wake(self) -> str:
         """The channel that says a message may have become the next one due."""
         return self._key("wake")
