@@ -36,6 +36,10 @@ class Timing(Protocol):
         """The first slot later than *instant*."""
         ...
 
+    def local(self, slot: float) -> datetime:
+        """*slot* by the clock on the wall that the timing goes by."""
+        ...
+
     def __str__(self) -> str:
         """What it says, in the words of who wrote it; two timings that differ say different things."""
         ...
@@ -59,6 +63,10 @@ class Every:
         """See Timing.  Counted in whole milliseconds, so that no error adds up over the years."""
         step = round(self.seconds * 1000)
         return (math.floor(instant * 1000) // step + 1) * step / 1000
+
+    def local(self, slot: float) -> datetime:
+        """See Timing."""
+        return datetime.fromtimestamp(slot, UTC)
 
     def __str__(self) -> str:
         return f"every {round(self.seconds, 3):.15g} s"
@@ -86,6 +94,10 @@ class Cron:
         found = self._search(instant)
         assert found is not None, f"{self} fired once and never again"
         return found
+
+    def local(self, slot: float) -> datetime:
+        """See Timing."""
+        return datetime.fromtimestamp(slot, self._zone)
 
     def explain(self) -> str:
         """The line in English."""
