@@ -62,7 +62,11 @@ class Every:
     def after(self, instant: float) -> float:
         """See Timing.  Counted in whole milliseconds, so that no error adds up over the years."""
         step = round(self.seconds * 1000)
-        return (math.floor(instant * 1000) // step + 1) * step / 1000
+        slot = math.floor(instant * 1000) // step * step
+        # Mostly one step; the product may have been rounded up to a slot that is still to come.
+        while slot / 1000 <= instant:
+            slot += step
+        return slot / 1000
 
     def local(self, slot: float) -> datetime:
         """See Timing."""
@@ -121,7 +125,10 @@ class Cron:
                 # A day that begins in a gap was taken to begin at midnight all the same: look at what there is.
                 slots = CronSim(self.line, datetime.fromtimestamp(slot - 1, self._zone))
             elif slot > instant:
-                return slot
+                # Where the clocks change by half an hour, cronsim's steps of an hour may have begun amid this one.
+                hour = real.replace(minute=0, second=0).timestamp() - 1
+                sooner = self._search(hour) if hour > instant else None
+                return slot if sooner is None else min(slot, sooner)
         return None
 
 

@@ -13,8 +13,11 @@ from chicory.errors import ScheduleError
 from chicory.schedules.timing import LONGEST, SHORTEST, Cron, Every
 
 ROME = ZoneInfo("Europe/Rome")
-# Clocks that change at 2:00 and at midnight, by an hour; one half an hour off; one far in the east; and one that rests.
-ZONES = ["Europe/Rome", "America/New_York", "America/Havana", "Africa/Cairo", "Asia/Kolkata", "Pacific/Auckland", "UTC"]
+# Clocks that change at 2:00 and at midnight, by an hour and by half of one, in spring and in autumn; and two that rest.
+ZONES = [
+    *("Europe/Rome", "America/New_York", "America/Havana", "Africa/Cairo"),
+    *("Australia/Lord_Howe", "Pacific/Auckland", "Asia/Kolkata", "UTC"),
+]
 SPRING, AUTUMN = datetime(2026, 3, 29, tzinfo=ROME), datetime(2026, 10, 25, tzinfo=ROME)
 
 instants = st.floats(0, 4e9)
@@ -68,6 +71,7 @@ timings = st.one_of(
 
 
 @given(timings, instants)
+@example(Every(4294967.4464534195), 0)
 def test_the_next_slot_is_later_and_is_a_slot(timing, instant):
     slot = timing.after(instant)
 
@@ -89,6 +93,8 @@ def test_the_next_slot_is_the_same_from_wherever_before_it_one_asks(timing, inst
 @example("Africa/Cairo", {0, 30}, {0, 1}, 2026, 113)
 @example("America/Havana", {0, 15}, {0, 1}, 2026, 303)
 @example("America/New_York", {5}, {1, 2}, 2026, 66)
+@example("Australia/Lord_Howe", {0, 15, 45}, {1, 2}, 2026, 93)
+@example("Australia/Lord_Howe", {0, 15, 45}, {1, 2}, 2026, 275)
 def test_a_line_with_fixed_times_fires_at_each_of_them_once_a_day(zone, minutes, hours, year, day):
     here = ZoneInfo(zone)
     days = [datetime(year, 1, 1) + timedelta(days=day + number) for number in range(3)]
@@ -109,6 +115,8 @@ def test_a_line_with_fixed_times_fires_at_each_of_them_once_a_day(zone, minutes,
 @given(st.sampled_from(ZONES), st.integers(1, 59), fields(0, 23), fields(0, 6), st.integers(0, 2_000_000_000))
 @example("Africa/Cairo", 30, {0, 1}, {5}, int(datetime(2026, 4, 23, tzinfo=UTC).timestamp()))
 @example("America/Havana", 30, {0, 1}, {0}, int(datetime(2026, 3, 7, tzinfo=UTC).timestamp()))
+@example("Australia/Lord_Howe", 15, {3}, {0}, int(datetime(2026, 10, 3, tzinfo=UTC).timestamp()))
+@example("Australia/Lord_Howe", 15, {2, 5}, {0}, int(datetime(2026, 4, 4, tzinfo=UTC).timestamp()))
 def test_a_line_that_begins_with_a_star_fires_whenever_the_clock_on_the_wall_fits(zone, step, hours, days, start):
     here, start = ZoneInfo(zone), start // 60 * 60
     minutes = (start + 60 * number for number in range(1, 10 * 1440))
