@@ -172,7 +172,8 @@ async def test_m1_a_replay_whose_answer_is_lost_happens_once(broker, proxy):
     assert (await books(broker))["replayed"] == 2
 
 
-async def test_a_slot_whose_answer_is_lost_is_fired_once(broker, proxy):
+async def test_a_slot_whose_answer_is_lost_is_fired_once(make, proxy):
+    broker = make(joined=False).broker
     timetable, entry = broker.timetable(), Entry("nightly", "default", "every 60 s")
     start = (await timetable.look([entry])).now
     await trio.sleep(0.02)

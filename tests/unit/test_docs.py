@@ -115,3 +115,14 @@ async def test_what_the_page_on_redis_says_of_dead_letters_holds(settings, capsy
     assert names["count"] == 0
     assert "Deleted 0 messages from DLQ" in capsys.readouterr().out
     await app.aclose()
+
+
+async def test_what_the_page_on_schedules_shows_holds(settings, autojump_clock, capsys):
+    names, page = namespace(), ROOT / "docs" / "schedules.md"
+    for block in blocks(page, "python"):
+        await run(block, names)
+    refusal = capsys.readouterr().out
+
+    await names["test_it_beats_once_a_minute"]()
+
+    assert f"# {refusal.strip()}" in page.read_text()
