@@ -141,6 +141,12 @@ def test_rabbitmq_needs_no_asyncio():
     assert brought & FOREIGN == {"pamqp"}
 
 
+def test_who_has_no_cron_line_does_not_pay_for_one():
+    declared = "from chicory import *; app = Chicory(); app.every(seconds=5)(lambda: None)"
+
+    assert not imported_by(declared) & {"cronsim", "zoneinfo"}
+
+
 def test_every_public_name_is_there():
     import chicory
 
