@@ -192,6 +192,11 @@ class Task(Generic[P, R]):
         task._options = changed
         return task
 
+    @property
+    def postponed(self) -> bool:
+        """Whether `options()` gave what it sends a delay or an eta."""
+        return self._options.delay is not None or self._options.eta is not None
+
     def result(self, task_id: str) -> AsyncResult[R]:
         """What became of a call of this task whose id is known from elsewhere."""
         return AsyncResult(task_id, self.app.backend, read=self.contract.reader)

@@ -70,13 +70,15 @@ class Schedule:
                 " write args=['x'] and kwargs={'times': 2}"
             )
         try:
-            message = self.message(self.timing.after(0))
-            pack(message)
+            self.task.shape.check(self.task.name, self.args, self.kwargs)
+            # Else it is held to its hints, as what anybody sends, when the first slot is fired.
+            if self.task.contract.readable:
+                pack(self.message(self.timing.after(0)))
         except (UsageError, TypeError) as error:
             raise ScheduleError(
                 f"schedule {self.name!r} cannot send its task: {error}; give args=(...) and kwargs={{...}} that fit"
             ) from error
-        if message.eta is not None:
+        if self.task.postponed:
             raise ScheduleError(
                 f"schedule {self.name!r}: its task has a delay or an eta, but the slot says when it is sent;"
                 " leave it out of options()"

@@ -7,7 +7,7 @@ from typing import Any, final
 from chicory.errors import ResultInvalid, ValidationError
 from chicory.types import ValidationMode
 from chicory.validation.codec import ANY, NOTHING, Codec
-from chicory.validation.hints import RESULT, codecs_of
+from chicory.validation.hints import RESULT, codecs_of, readable
 from chicory.validation.problems import Problem, problems
 
 Arguments = tuple[Sequence[Any], dict[str, Any]]
@@ -37,6 +37,11 @@ class Contract:
     def prepare(self) -> None:
         """Read the hints now, as far as they matter."""
         _ = self.holds_inputs, self.holds_outputs
+
+    @property
+    def readable(self) -> bool:
+        """Whether arguments can be held to it by now, and none of its hints names what is not defined yet."""
+        return not self.inputs or readable(self._function, [parameter.name for parameter in self._parameters()])
 
     @property
     def holds_inputs(self) -> bool:
@@ -80,10 +85,13 @@ class Contract:
 
     def _arguments(self) -> "_Inputs":
         if self._inputs is None:
-            parameters = list(inspect.signature(self._function).parameters.values())[self._skip :]
+            parameters = self._parameters()
             codecs = codecs_of(self._function, self.name, [parameter.name for parameter in parameters])
             self._inputs = _Inputs(parameters, codecs)
         return self._inputs
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        return list(inspect.signature(self._function).parameters.values())[self._skip :]
 
     def _returned(self) -> Codec:
         if self._result is None:

@@ -19,11 +19,31 @@ def codecs_of(function: Callable[..., Any], task: str, names: list[str]) -> dict
     A hint that cannot be read, because its names are imported for type checkers only, or that values cannot be held
     to, is as good as none, and the log says so.
     """
-    signature = inspect.signature(function)
-    annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    annotations[RESULT] = signature.return_annotation
-    known = getattr(inspect.unwrap(function), "__globals__", {})
+    annotations, known = _annotations(function), _known(function)
     return {name: _codec(annotations[name], known, task, name) for name in names}
+
+
+def readable(function: Callable[..., Any], names: list[str]) -> bool:
+    """Whether the hints of the parameters *names* can be read by now: while a module is imported, what they name may
+    be defined further down.
+    """
+    annotations, known = _annotations(function), _known(function)
+    try:
+        for name in names:
+            _read(annotations[name], known)
+    # Any: reading a hint runs code of the user's.
+    except Exception:
+        return False
+    return True
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    signature = inspect.signature(function)
+    return {name: one.annotation for name, one in signature.parameters.items()} | {RESULT: signature.return_annotation}
+
+
+def _known(function: Callable[..., Any]) -> dict[str, Any]:
+    return getattr(inspect.unwrap(function), "__globals__", {})
 
 
 def _codec(annotation: Any, known: dict[str, Any], task: str, name: str) -> Codec:

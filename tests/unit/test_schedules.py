@@ -4,10 +4,11 @@ import math
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import attrs
 import pytest
 
-from chicory import TaskContext
-from chicory.errors import AppImportError, ScheduleError, UsageError
+from chicory import TaskContext, ValidationMode
+from chicory.errors import AppImportError, ScheduleError, UsageError, ValidationError
 from chicory.ids import born
 from chicory.loading import import_app
 from chicory.schedules.timing import Cron, Every
@@ -133,6 +134,37 @@ def test_a_wrong_schedule_is_refused_with_what_to_write(app, task, said, why):
 def test_a_delay_has_no_place_in_a_schedule(app, task):
     for late in (task.options(delay=5), task.options(eta=SLOT)):
         assert "leave it out of options()" in refused(lambda late=late: app.schedule(late, every=5, args=["week"]))
+
+
+def test_arguments_that_are_not_what_the_hints_say_are_refused():
+    app = memory_app(validation_mode=ValidationMode.INPUTS)
+
+    @app.task(name="remind")
+    async def remind(days: int, *, by: timedelta = timedelta()) -> None: ...
+
+    told = refused(lambda: app.schedule(remind, every=30, args=["three"], kwargs={"by": "noon"}))
+
+    assert told.startswith("schedule 'remind' cannot send its task: ")
+    assert "days" in told
+    assert "by" in told
+    schedule = app.schedule(remind, every=30, args=[3], kwargs={"by": timedelta(hours=1)})
+    assert schedule.message(SLOT.timestamp()).args == [3]
+
+
+def test_hints_of_what_is_defined_further_down_are_not_read_too_early(caplog):
+    app = memory_app(validation_mode=ValidationMode.INPUTS)
+    further_down = {}
+    source = "async def ship(parcel: 'Parcel', days: int) -> None: ..."
+    exec(source, further_down)
+    ship = app.task(name="ship")(further_down["ship"])
+
+    assert "missing a required argument: 'days'" in refused(lambda: app.schedule(ship, every=30, args=[{"weight": 1}]))
+    schedule = app.schedule(ship, every=30, args=[{"weight": "heavy"}, 2])
+    further_down["Parcel"] = attrs.make_class("Parcel", {"weight": attrs.field(type=int)})
+
+    assert not caplog.records
+    with pytest.raises(ValidationError, match="parcel must be Parcel"):
+        schedule.message(SLOT.timestamp())
 
 
 def test_two_schedules_of_one_name_are_refused(app, task):
