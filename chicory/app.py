@@ -17,7 +17,7 @@ from chicory.result import AsyncResult
 from chicory.schedules.schedule import Schedule, Schedules, seconds_of, timing_of
 from chicory.schedules.slots import Misfire
 from chicory.secret import SecretStr
-from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, named
+from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, is_method, named
 from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage, ValidationMode
 
 if TYPE_CHECKING:
@@ -356,6 +356,11 @@ class Chicory:
             raise UsageError(f"@app.task makes a task of a function, not of {function!r}; options are given by keyword")
         if isinstance(function, Task):
             raise UsageError(f"{function!r} is a task already; put @app.cron and @app.every above @app.task")
+        if is_method(function):
+            raise UsageError(
+                f"{function.__qualname__} is a method, and no message carries the object it belongs to; make the task"
+                " a function, and give it what it needs"
+            )
         name = name or default_name(function)
         if name in self._tasks:
             raise DuplicateTaskError(name, _place(self._tasks[name].function), _place(function))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
 import attrs
 from msgspec.structs import replace
@@ -158,7 +158,7 @@ class Task(Generic[P, R]):
         reply_to: str | None = None,
         ignore_result: bool | None = None,
         delivery_mode: DeliveryMode | None = None,
-    ) -> "Task[P, R]":
+    ) -> Self:
         """This task with other conditions for what it sends; what is left out stays as it was.
 
         delay: seconds from now by the broker's clock.  eta: an instant; give one of the two.
@@ -286,6 +286,16 @@ def default_name(function: Callable[..., Any]) -> str:
         file = getattr(main, "__file__", None)
         module = spec.name if spec else inspect.getmodulename(file) if file else module
     return f"{module}.{function.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+
+
+def is_method(function: Callable[..., Any]) -> bool:
+    """Whether *function* is bound to an object, or will be: in a class, and with a `self` or `cls` to be given."""
+    if inspect.ismethod(function):
+        return True
+    home = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if not home or home.endswith("<locals>"):
+        return False
+    return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
 
 
 def _takes_context(function: Callable[..., Any], name: str) -> bool:

@@ -192,6 +192,30 @@ def test_a_name_is_registered_once(app):
         app.task("billing.charge")
 
 
+def test_a_method_is_no_task(app):
+    class Mailer:
+        def post(self, address: str) -> None: ...
+
+        @classmethod
+        def count(cls) -> int:
+            return 0
+
+        @staticmethod
+        @app.task(name="check")
+        def check(address: str) -> bool:
+            return "@" in address
+
+    with pytest.raises(UsageError, match=r"Mailer\.post is a method.*make the task a function"):
+        app.task(Mailer.post)
+    with pytest.raises(UsageError, match=r"Mailer\.post is a method"):
+        app.task(name="post")(Mailer().post)
+    with pytest.raises(UsageError, match=r"Mailer\.count is a method"):
+        app.task(Mailer.count)
+
+    assert list(app.tasks) == ["check"]
+    assert Mailer.check("ann@example.com")
+
+
 async def test_a_failure_is_raised_where_the_result_is_awaited(autojump_clock, app):
     @app.task(retry_policy=RetryPolicy(max_retries=0))
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""What a checker must say of a user's code; each line that is wrong says so at its end."""
+"""What checkers must say of a user's code; each line that is wrong says so at its end, for pyright and for mypy."""
 
 from datetime import timedelta
 from typing import assert_type
@@ -44,6 +44,12 @@ def beat() -> int:
     return 1
 
 
+class Mailer:
+    @app.task(name="post")
+    async def post(self, address: str) -> None:
+        """Refused when it is registered, as a method is; a checker knows at the call."""
+
+
 async def right() -> None:
     assert_type(await double(1), int)
     assert_type(shout("a", times=2), str)
@@ -54,6 +60,8 @@ async def right() -> None:
     assert_type(await (await measure.delay("/tmp")).get(), float)
     assert_type(await double.options(delay=1, queue="late").delay(1), AsyncResult[int])
     assert_type(await (await halve.delay(1)).get(), float)
+    assert_type(await double.options(delay=1)(1), int)
+    assert_type(shout.options(priority=1)("a"), str)
     assert_type(halve.result("an-id"), AsyncResult[float])
     assert_type(await (await sweep.delay("/tmp")).get(), int)
     assert_type(beat(), int)
@@ -69,23 +77,27 @@ def right_without_await() -> None:
 
 
 async def wrong() -> None:
-    await double.delay("one")  # error: reportArgumentType
-    await double.delay()  # error: reportCallIssue
-    await double.delay(1, 2)  # error: reportCallIssue
-    await double.send(y=1)  # error: reportCallIssue
-    await shout.delay("a", 2)  # error: reportCallIssue
-    await visit.delay(3)  # error: reportArgumentType
-    await measure.send(path=1)  # error: reportArgumentType
-    await double.options(dleay=1).delay(1)  # error: reportCallIssue
-    await halve.delay("one")  # error: reportArgumentType
-    await sweep.delay(3)  # error: reportArgumentType
-    app.every(seconds=30, misfire="al")  # error: reportArgumentType
-    app.schedule(len, every=30)  # error: reportArgumentType
-    double.message("one")  # error: reportArgumentType
-    text: str = await (await double.delay(1)).get()  # error: reportAssignmentType
+    await double.delay("one")  # error: reportArgumentType, arg-type
+    await double.delay()  # error: reportCallIssue, call-arg
+    await double.delay(1, 2)  # error: reportCallIssue, call-arg
+    await double.send(y=1)  # error: reportCallIssue, call-arg
+    await shout.delay("a", 2)  # error: reportCallIssue, call-arg
+    await visit.delay(3)  # error: reportArgumentType, arg-type
+    await measure.send(path=1)  # error: reportArgumentType, arg-type
+    await double.options(dleay=1).delay(1)  # error: reportCallIssue, call-arg
+    await halve.delay("one")  # error: reportArgumentType, arg-type
+    await sweep.delay(3)  # error: reportArgumentType, arg-type
+    app.every(seconds=30, misfire="al")  # error: reportArgumentType, arg-type
+    app.schedule(len, every=30)  # error: reportArgumentType, arg-type
+    double.message("one")  # error: reportArgumentType, arg-type
+    text: str = await (await double.delay(1)).get()  # error: reportAssignmentType, assignment
     print(text)
+    await double("one")  # error: reportArgumentType, arg-type
+    shout(1)  # error: reportArgumentType, arg-type
+    await visit.delay(TaskContext.of_call("visit"), "https://example.com")  # error: reportCallIssue, arg-type
+    await Mailer().post.delay("ann@example.com")  # error: reportCallIssue, arg-type
 
 
 def wrong_without_await() -> None:
-    double.delay_sync("one")  # error: reportArgumentType
-    visit.send_sync()  # error: reportCallIssue
+    double.delay_sync("one")  # error: reportArgumentType, arg-type
+    visit.send_sync()  # error: reportCallIssue, call-arg
