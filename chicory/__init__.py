@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chicory.context import GiveUp, Retry, Snooze, TaskContext
     from chicory.errors import ChicoryError, ResultTimeout, TaskFailed, ValidationError
     from chicory.result import AsyncResult
+    from chicory.retry import Backoff, RetryPolicy
     from chicory.secret import SecretStr
     from chicory.task import Task
     from chicory.types import (
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         DeliveryMode,
         DLQMessage,
         Failure,
-        RetryPolicy,
         TaskMessage,
         TaskState,
         ValidationMode,
@@ -40,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncResult",
     "BackendType",
+    "Backoff",
     "BrokerType",
     "Chicory",
     "ChicoryConfig",
@@ -68,6 +69,7 @@ __all__ = [
 _HOMES = {
     "AsyncResult": "chicory.result",
     "BackendType": "chicory.types",
+    "Backoff": "chicory.retry",
     "BrokerType": "chicory.types",
     "Chicory": "chicory.app",
     "ChicoryConfig": "chicory.config",
@@ -78,7 +80,7 @@ _HOMES = {
     "GiveUp": "chicory.context",
     "ResultTimeout": "chicory.errors",
     "Retry": "chicory.context",
-    "RetryPolicy": "chicory.types",
+    "RetryPolicy": "chicory.retry",
     "SecretStr": "chicory.secret",
     "Snooze": "chicory.context",
     "Task": "chicory.task",

@@ -14,11 +14,12 @@ from chicory.errors import DuplicateTaskError, ScheduleError, TaskNotFoundError,
 from chicory.links.executor import TRIO, on_this_thread
 from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
+from chicory.retry import RetryPolicy
 from chicory.schedules.schedule import Schedule, Schedules, seconds_of, timing_of
 from chicory.schedules.slots import Misfire
 from chicory.secret import SecretStr
 from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, is_method, named
-from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, TaskMessage, ValidationMode
+from chicory.types import BackendType, BrokerType, DeliveryMode, TaskMessage, ValidationMode
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -229,7 +230,6 @@ class Chicory:
         expires: float | timedelta | None = None,
         priority: int | None = None,
         ignore_result: bool = False,
-        give_up_on: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> TaskDecorator: ...
 
     def task(
@@ -245,7 +245,6 @@ class Chicory:
         expires: float | timedelta | None = None,
         priority: int | None = None,
         ignore_result: bool = False,
-        give_up_on: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> Any:
         """Register a function as a task: `@app.task`, `@app.task()` or `@app.task(timeout=30, ...)`.
 
@@ -261,7 +260,6 @@ class Chicory:
             expires=expires.total_seconds() if isinstance(expires, timedelta) else expires,
             priority=priority,
             ignore_result=ignore_result,
-            give_up_on=give_up_on if isinstance(give_up_on, tuple) else (give_up_on,),
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:

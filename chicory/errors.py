@@ -18,6 +18,8 @@ ChicoryError
 │   ├── BrokerFull             out of memory
 │   ├── QueueFull              the queue has reached its limit
 │   └── PublishUnknown         no answer: the message may or may not be there; repeating it with the same id is safe
+├── RunError                   nobody raises these: as failures of tasks they have names, for retry_on and ignore_on
+│   └── TaskTimeout            took longer than its timeout
 ├── LeaseLost                  neither: this worker was taken for dead, its deliveries went to others
 └── ResultError
     ├── TaskFailed             the task ended in failure; `.failure` says how
@@ -139,6 +141,14 @@ class PublishUnknown(BrokerError):
     def __init__(self, ids: Iterable[str], why: str) -> None:
         self.ids = tuple(ids)
         super().__init__(f"no answer to publishing {len(self.ids)} message(s) ({why}); repeating the same id is safe")
+
+
+class RunError(ChicoryError):
+    """A run of a task was ended for it."""
+
+
+class TaskTimeout(RunError, TimeoutError):
+    """A run took longer than its timeout."""
 
 
 class LeaseLost(ChicoryError):

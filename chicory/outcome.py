@@ -6,8 +6,9 @@ import attrs
 import msgspec
 from msgspec.structs import replace
 
-from chicory.retry import backoff
-from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
+from chicory.errors import TaskTimeout
+from chicory.retry import RetryPolicy, backoff, retryable
+from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -17,10 +18,14 @@ class Returned(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The task raised.  *final* failures are not retried, whatever the policy says."""
+    """The task raised.  *final* failures are not retried, whatever the policy says.
+
+    delay: seconds to wait before the retry, instead of what the policy says.
+    """
 
     failure: Failure
     final: bool = False
+    delay: float | None = None
 
 
 class TimedOut(msgspec.Struct, frozen=True):
@@ -116,6 +121,11 @@ class Policy:
     dead_letters: bool = True
 
 
+def afresh(message: TaskMessage) -> TaskMessage:
+    """*message* as if it had never been tried."""
+    return replace(message, retries=0, first_try=None)
+
+
 def runs_alone(count: int, max_deliveries: int) -> bool:
     """Whether delivery number *count* (1-based) is to run with nothing else in its process.
 
@@ -133,21 +143,26 @@ def most_shared(max_deliveries: int) -> int | None:
     return max_deliveries if max_deliveries > 1 else None
 
 
-def decide(message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *, count: int, draw: float) -> Outcome:
+def decide(
+    message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *, count: int, now: float, draw: float
+) -> Outcome:
     """What the queue should do with *message* now that its delivery number *count* (1-based) ended so.
 
-    *draw* is uniform in [0, 1), for the jitter of a retry.
+    *now* is unix time by the broker's clock; *draw* is uniform in [0, 1), for the jitter of a retry.
     A message to be delivered at most once is never given back and never retried: it has been acknowledged already.
     """
     once = policy.delivery_mode is DeliveryMode.AT_MOST_ONCE
     match ending:
         case Returned(value):
             return Done(value)
-        case Raised(failure, final):
-            return _after_failure(message, policy, failure, final=final or once, draw=draw)
+        case Raised(failure, final, _) if final or once:
+            return _ended(policy, failure)
+        case Raised(failure, _, delay):
+            return _after_failure(message, policy, failure, delay=delay, now=now, draw=draw)
         case TimedOut(limit):
-            failure = Failure("TaskTimeout", f"took longer than {limit:g} s")
-            return _after_failure(message, policy, failure, final=once, draw=draw)
+            timeout = TaskTimeout(f"took longer than {limit:g} s")
+            failed = Raised(Failure("TaskTimeout", str(timeout)), final=not retryable(policy.retry, timeout))
+            return decide(message, policy, failed, count=count, now=now, draw=draw)
         case Snoozed(delay):
             if once or isinstance(message, Undecodable):
                 return _ended(policy, Failure("TaskSnoozed", "an at-most-once task cannot run again"))
@@ -167,12 +182,22 @@ def decide(message: TaskMessage | Undecodable, policy: Policy, ending: Ending, *
 
 
 def _after_failure(
-    message: TaskMessage | Undecodable, policy: Policy, failure: Failure, *, final: bool, draw: float
+    message: TaskMessage | Undecodable,
+    policy: Policy,
+    failure: Failure,
+    *,
+    delay: float | None,
+    now: float,
+    draw: float,
 ) -> Outcome:
-    if final or isinstance(message, Undecodable) or message.retries >= policy.retry.max_retries:
+    if isinstance(message, Undecodable) or message.retries >= policy.retry.max_retries:
         return _ended(policy, failure)
     attempt = message.retries + 1
-    return RetryIn(backoff(policy.retry, attempt, draw), replace(message, retries=attempt, eta=None), failure)
+    wait = backoff(policy.retry, attempt, draw) if delay is None else delay
+    budget, first = policy.retry.time_budget, message.first_try
+    if budget is not None and first is not None and now + wait > first + budget:
+        return _ended(policy, failure)
+    return RetryIn(wait, replace(message, retries=attempt, eta=None), failure)
 
 
 def _ended(policy: Policy, failure: Failure) -> Outcome:

@@ -20,8 +20,10 @@ from chicory.delay import check_delay
 from chicory.errors import DelayError, UsageError
 from chicory.ids import new_id
 from chicory.links.sync_executor import finish
+from chicory.naming import dotted
 from chicory.result import AsyncResult
-from chicory.types import DeliveryMode, RetryPolicy, TaskMessage, ValidationMode
+from chicory.retry import RetryPolicy
+from chicory.types import DeliveryMode, TaskMessage, ValidationMode
 from chicory.validation.contract import Contract
 from chicory.wire import check_name, check_queue
 
@@ -42,6 +44,11 @@ def _queue(_: object, __: object, value: str) -> None:
     check_queue(value)
 
 
+def _policy(_: object, attribute: "attrs.Attribute[RetryPolicy | None]", value: object) -> None:
+    if value is not None and not isinstance(value, RetryPolicy):
+        raise UsageError(f"{attribute.name} must be a RetryPolicy, not {value!r:.80}")
+
+
 @attrs.frozen(kw_only=True)
 class TaskSettings:
     """What `@app.task(...)` says about every message of a task; `options()` may say otherwise of one.
@@ -49,11 +56,10 @@ class TaskSettings:
     queue: None is the worker's default queue, "default".
     retry_policy, delivery_mode, validation_mode: None is the app's.
     timeout: seconds one run may take.  expires: seconds after sending during which it is worth running.
-    give_up_on: exceptions after which trying again would not help.
     """
 
     queue: str = attrs.field(default="default", validator=_queue)
-    retry_policy: RetryPolicy | None = None
+    retry_policy: RetryPolicy | None = attrs.field(default=None, validator=_policy)
     delivery_mode: DeliveryMode | None = attrs.field(default=None, converter=attrs.converters.optional(DeliveryMode))
     validation_mode: ValidationMode | None = attrs.field(
         default=None, converter=attrs.converters.optional(ValidationMode)
@@ -62,7 +68,6 @@ class TaskSettings:
     expires: float | None = attrs.field(default=None, validator=_limit)
     priority: int | None = None
     ignore_result: bool = False
-    give_up_on: tuple[type[Exception], ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +85,7 @@ class SendOptions:
     reply_to: str | None = None
     ignore_result: bool | None = None
     delivery_mode: DeliveryMode | None = None
+    retry_policy: RetryPolicy | None = attrs.field(default=None, validator=_policy)
 
 
 _NO_OPTIONS = SendOptions()
@@ -158,12 +164,14 @@ class Task(Generic[P, R]):
         reply_to: str | None = None,
         ignore_result: bool | None = None,
         delivery_mode: DeliveryMode | None = None,
+        retry_policy: RetryPolicy | None = None,
     ) -> Self:
         """This task with other conditions for what it sends; what is left out stays as it was.
 
         delay: seconds from now by the broker's clock.  eta: an instant; give one of the two.
         expires: an instant, or seconds after sending, after which it is no longer worth running.
         task_id: of your own making; sending the same id again while it is unfinished changes nothing.
+        retry_policy: travels with the message; its exceptions as names.
         """
         if delay is not None and eta is not None:
             raise DelayError("give a delay or an eta, not both")
@@ -181,6 +189,7 @@ class Task(Generic[P, R]):
             "reply_to": reply_to,
             "ignore_result": ignore_result,
             "delivery_mode": None if delivery_mode is None else DeliveryMode(delivery_mode),
+            "retry_policy": retry_policy,
         }
         # A delay takes the place of an earlier eta, and the other way round.
         base = self._options
@@ -233,6 +242,8 @@ class Task(Generic[P, R]):
             reply_to=said.reply_to,
             delivery_mode=said.delivery_mode or settings.delivery_mode,
             ignore_result=settings.ignore_result if said.ignore_result is None else said.ignore_result,
+            # The task's own policy is the worker's business: a later version of the code may have a better one.
+            retry_policy=said.retry_policy,
         )
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -279,13 +290,7 @@ def _renamed(function: FunctionType, name: str) -> FunctionType:
 
 def default_name(function: Callable[..., Any]) -> str:
     """`module.function`; a script that is run by itself is called as a worker would import it."""
-    module = function.__module__
-    if module == "__main__":
-        main = inspect.getmodule(function)
-        spec = getattr(main, "__spec__", None)
-        file = getattr(main, "__file__", None)
-        module = spec.name if spec else inspect.getmodulename(file) if file else module
-    return f"{module}.{function.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+    return dotted(function).replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def is_method(function: Callable[..., Any]) -> bool:

@@ -26,7 +26,8 @@ import trio
 
 from chicory.app import Chicory
 from chicory.config import evolve
-from chicory.types import BackendType, BrokerType, DeliveryMode, RetryPolicy, ValidationMode
+from chicory.retry import RetryPolicy
+from chicory.types import BackendType, BrokerType, DeliveryMode, ValidationMode
 from chicory.worker.worker import Worker
 
 __all__ = ["memory_app", "running_worker"]

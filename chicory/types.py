@@ -1,4 +1,4 @@
-"""The values users meet: messages, delivery modes, retry policies, states, failures and dead letters.
+"""The values users meet: messages, delivery modes, states, failures and dead letters.
 
 What every task passes through is a msgspec.Struct and not an attrs class: a frozen one is made ten times faster (a
 message in 0.14 µs against 1.9) and decoded straight from JSON.  What is made rarely and must be checked is attrs.
@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any
 
-import attrs
 import msgspec
 
 from chicory.ids import new_id
+from chicory.retry import RetryPolicy
 
 __all__ = [
     "BackendType",
@@ -23,7 +23,6 @@ __all__ = [
     "Gravity",
     "QueueSizes",
     "ResultRecord",
-    "RetryPolicy",
     "TaskMessage",
     "TaskState",
     "Undecodable",
@@ -99,23 +98,6 @@ class TaskState(StrEnum):
         return self in (TaskState.SUCCESS, TaskState.FAILURE, TaskState.EXPIRED)
 
 
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
-    """How often and how soon a task that raised is tried again.
-
-    max_retries: tries after the first; 0 never retries.
-    delay, max_delay: seconds before the first retry, and the cap of its growth.
-    multiplier: growth of the wait from one retry to the next.
-    jitter: share of the wait, 0 to 1, that chance may take away.
-    """
-
-    max_retries: int = attrs.field(default=3, validator=attrs.validators.ge(0))
-    delay: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
-    max_delay: float = attrs.field(default=3600.0, validator=attrs.validators.ge(0))
-    multiplier: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
-    jitter: float = attrs.field(default=0.5, validator=[attrs.validators.ge(0), attrs.validators.le(1)])
-
-
 class _Identified(msgspec.Struct, frozen=True):
     id: str = msgspec.field(default_factory=new_id)
 
@@ -129,7 +111,8 @@ class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=Tru
     eta, expires: not before, not after.  A naive datetime is read as UTC.
     priority: 0 and up, higher first; None is 0.  Needs `max_priority` in the broker's settings.
     timeout: seconds one run may take.
-    delivery_mode: None leaves it to the task.
+    delivery_mode, retry_policy: None leaves it to the task.
+    first_try: when it was first run, in unix seconds by the broker's clock; kept where a policy has a time budget.
     """
 
     name: str
@@ -145,6 +128,8 @@ class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=Tru
     reply_to: str | None = None
     delivery_mode: DeliveryMode | None = None
     ignore_result: bool = False
+    retry_policy: RetryPolicy | None = None
+    first_try: float | None = None
 
     @property
     def due(self) -> float | None:

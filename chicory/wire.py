@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from chicory.errors import PayloadError
+from chicory.errors import PayloadError, UsageError
 from chicory.types import ResultRecord, TaskMessage, Undecodable
 
 MAX_BODY = 256 * 1024
@@ -111,7 +111,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
                 args=[untag(value) for value in message.args],
                 kwargs={key: untag(value) for key, value in message.kwargs.items()},
             )
-    except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
+    except (msgspec.MsgspecError, UsageError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
         return Undecodable(raw, f"{type(error).__name__}: {str(error)[:200]}")
     return message
 
@@ -195,6 +195,10 @@ def _canonical(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) ->
         fields["delivery_mode"] = message.delivery_mode
     if message.ignore_result:
         fields["ignore_result"] = True
+    if message.retry_policy is not None:
+        fields["retry_policy"] = message.retry_policy
+    if message.first_try is not None:
+        fields["first_try"] = message.first_try
     return _encode(fields)
 
 

@@ -4,28 +4,20 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import attrs
 import trio
 
 from chicory.context import GiveUp, Retry, Snooze, TaskContext
 from chicory.errors import ValidationError
 from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut, Unrunnable
+from chicory.retry import RetryPolicy, retryable
 from chicory.types import Failure, TaskMessage
 from chicory.worker.failure import describe
 from chicory.worker.plan import Plan
 
 
-@attrs.frozen
-class Asked:
-    """The task raised Retry with a delay of its own: a failure like any other, but with its own wait."""
-
-    ending: Raised
-    delay: float
-
-
 # Ctrl-C must reach whoever runs the worker, not the task that happens to be running.
 @trio.lowlevel.enable_ki_protection
-async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Ending | Asked:
+async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Ending:
     """Run *message*.  Never raises: a failure that left here would cancel every other task of the worker."""
     timeout = plan.timeout if message.timeout is None else message.timeout
     args, kwargs = message.args, message.kwargs
@@ -51,7 +43,7 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: tr
     except Snooze as request:
         return Snoozed(request.delay)
     except BaseException as error:
-        return _ending(plan, error)
+        return _ending(plan.policy_of(message).retry, error)
 
 
 async def _call(
@@ -81,7 +73,7 @@ def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any)
         return Raised(Failure("ValidationError", describe(error).message), final=True)
 
 
-def _ending(plan: Plan, error: BaseException) -> Ending | Asked:
+def _ending(policy: RetryPolicy, error: BaseException) -> Ending:
     # Whoever cancelled us is above: the worker.
     if trio.current_effective_deadline() == -float("inf") and _cancelled(error):
         return Interrupted("the worker stopped")
@@ -89,10 +81,9 @@ def _ending(plan: Plan, error: BaseException) -> Ending | Asked:
     if isinstance(error, trio.Cancelled):
         # From a scope that has long been left; nothing here was cancelled.
         return Raised(Failure("Cancelled", "the task raised Cancelled itself", failure.traceback))
-    raised = Raised(failure, final=isinstance(error, (GiveUp, *plan.task.settings.give_up_on)))
-    if isinstance(error, Retry) and error.delay is not None:
-        return Asked(raised, error.delay)
-    return raised
+    if isinstance(error, Retry):
+        return Raised(failure, delay=error.delay)
+    return Raised(failure, final=isinstance(error, GiveUp) or not retryable(policy, error))
 
 
 def _cancelled(error: BaseException) -> bool:

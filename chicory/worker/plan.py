@@ -38,7 +38,8 @@ class Plan:
 
     def policy_of(self, message: TaskMessage) -> Policy:
         """The rules that *message* is judged by."""
-        return self.policies[message.delivery_mode or self.mode]
+        policy = self.policies[message.delivery_mode or self.mode]
+        return policy if message.retry_policy is None else attrs.evolve(policy, retry=message.retry_policy)
 
 
 class Catalog:

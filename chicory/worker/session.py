@@ -11,6 +11,7 @@ from typing import final
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from chicory.backends.base import Backend
 from chicory.brokers.base import Consumer, Delivery, Settlement
@@ -20,7 +21,7 @@ from chicory.outage import Outage
 from chicory.outcome import Ending, Policy, Release, runs_alone
 from chicory.types import DeliveryMode, TaskMessage
 from chicory.worker.drain import Drain
-from chicory.worker.execute import Asked, execute
+from chicory.worker.execute import execute
 from chicory.worker.fetch import Fetcher, Gate
 from chicory.worker.holdings import Holdings, Tally
 from chicory.worker.lease import Fence, LeaseKeeper
@@ -298,11 +299,15 @@ class Session:
         return True
 
     async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan) -> None:
+        policy = plan.policy_of(message)
+        if policy.retry.time_budget is not None and message.first_try is None:
+            message = replace(message, first_try=self._consumer.now())
+            delivery = replace(delivery, message=message)
         ending = await execute(plan, message, delivery.count, self._terms.limiter)
         self.holdings.running -= 1
-        self._conclude(delivery, plan.policy_of(message), ending)
+        self._conclude(delivery, policy, ending)
 
-    def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending | Asked) -> None:
+    def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending) -> None:
         keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
         settlement = verdict(delivery, policy, ending, keep=keep, now=now, draw=draw)
         if self._terms.drain.begun:

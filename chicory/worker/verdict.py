@@ -1,20 +1,15 @@
 """From how a run ended to what is told the broker and the backend.  Pure."""
 
-from msgspec.structs import replace
-
 from chicory.brokers.base import Delivery, Settlement
 from chicory.outcome import Dead, Done, Ending, Failed, Lost, Outcome, Policy, Raised, RetryIn, decide
 from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
 from chicory.wire import pack_record
-from chicory.worker.execute import Asked
 from chicory.worker.failure import describe
 
 
-def verdict(
-    delivery: Delivery, policy: Policy, ending: Ending | Asked, *, keep: bool, now: float, draw: float
-) -> Settlement:
+def verdict(delivery: Delivery, policy: Policy, ending: Ending, *, keep: bool, now: float, draw: float) -> Settlement:
     """What becomes of *delivery*.  *keep*: results are kept, unless the message says otherwise."""
-    outcome = _outcome(delivery, policy, ending, draw)
+    outcome = _outcome(delivery, policy, ending, now, draw)
     message = delivery.message
     if not keep or not isinstance(message, TaskMessage) or message.ignore_result:
         return Settlement(delivery, outcome)
@@ -24,17 +19,14 @@ def verdict(
         # What a task returned cannot travel, and it would return the same again.  Any exception: a value may have code
         # of its own, and an exception that left here would end the worker.
         failed = Raised(Failure("PayloadError", describe(error).message), final=True)
-        outcome = decide(message, policy, failed, count=delivery.count, draw=draw)
+        outcome = decide(message, policy, failed, count=delivery.count, now=now, draw=draw)
         return Settlement(delivery, outcome, _record(message, outcome, now))
 
 
-def _outcome(delivery: Delivery, policy: Policy, ending: Ending | Asked, draw: float) -> Outcome:
-    if not isinstance(ending, Asked):
-        # The delivery that finds its message lost is not run: it is one more than the workers that died.
-        count = delivery.count - 1 if isinstance(ending, Lost) else delivery.count
-        return decide(delivery.message, policy, ending, count=count, draw=draw)
-    outcome = decide(delivery.message, policy, ending.ending, count=delivery.count, draw=draw)
-    return replace(outcome, delay=ending.delay) if isinstance(outcome, RetryIn) else outcome
+def _outcome(delivery: Delivery, policy: Policy, ending: Ending, now: float, draw: float) -> Outcome:
+    # The delivery that finds its message lost is not run: it is one more than the workers that died.
+    count = delivery.count - 1 if isinstance(ending, Lost) else delivery.count
+    return decide(delivery.message, policy, ending, count=count, now=now, draw=draw)
 
 
 def _record(message: TaskMessage, outcome: Outcome, now: float) -> bytes | None:

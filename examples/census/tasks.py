@@ -49,7 +49,7 @@ async def clock() -> float:
     return time.time()
 
 
-@app.task(retry_policy=RetryPolicy(max_retries=2, delay=0.1))
+@app.task(retry_policy=RetryPolicy(max_retries=2, retry_delay=0.1))
 async def fragile(what: str) -> None:
     """Fail, and fail again."""
     raise ConnectionError(f"{what} does not answer")

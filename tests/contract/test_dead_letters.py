@@ -5,6 +5,7 @@ import trio
 from msgspec.structs import replace
 
 from chicory.outcome import Dead, Done, Failed
+from chicory.retry import RetryPolicy
 from chicory.types import TaskState, Undecodable
 from tests.contract.harness import OOPS, books, bury, finish_all, message, receive, settle, worker
 
@@ -112,13 +113,14 @@ async def test_ten_callers_replay_a_letter_once(broker):
 
 @pytest.mark.parametrize(("reset", "retries"), [(True, 0), (False, 2)])
 async def test_a_replay_starts_anew_unless_told_otherwise(broker, reset, retries):
-    one = message(retries=2)
+    policy = RetryPolicy(max_retries=9, retry_on=OSError, time_budget=60)
+    one = message(retries=2, first_try=1.75e9, retry_policy=policy)
     await bury(broker, one)
 
     assert await broker.replay_from_dlq(one.id, reset_retries=reset)
 
     (again,) = await finish_all(broker, expected=1)
-    assert again.message == replace(one, retries=retries)
+    assert again.message == replace(one, retries=retries, first_try=None if reset else one.first_try)
     assert again.count == 1
 
 

@@ -177,6 +177,16 @@ def test_a_limit_that_is_none_is_refused(app, timeout):
         app.task(timeout=timeout)
 
 
+def test_a_retry_policy_that_is_none_is_refused(app):
+    @app.task
+    async def work() -> None: ...
+
+    with pytest.raises(UsageError, match=r"^retry_policy must be a RetryPolicy, not 3$"):
+        app.task(retry_policy=3)
+    with pytest.raises(UsageError, match=r"^retry_policy must be a RetryPolicy, not 3$"):
+        work.options(retry_policy=3)
+
+
 def test_a_name_is_registered_once(app):
     @app.task(name="billing.charge")
     async def charge() -> None: ...

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import Counter
 from itertools import pairwise
 
 import attrs
@@ -25,7 +26,7 @@ async def dead(app):
 async def test_a_failing_task_is_tried_again_and_then_dead_lettered(autojump_clock, app, books):
     tries = []
 
-    @app.task(name="fail", retry_policy=RetryPolicy(max_retries=2, delay=10, multiplier=3, jitter=0))
+    @app.task(name="fail", retry_policy=RetryPolicy(max_retries=2, retry_delay=10, jitter=0))
     async def fail(context: TaskContext) -> None:
         tries.append((context.retries, trio.current_time()))
         raise ValueError("always")
@@ -38,7 +39,7 @@ async def test_a_failing_task_is_tried_again_and_then_dead_lettered(autojump_clo
 
     assert [retries for retries, _ in tries] == [0, 1, 2]
     assert tries[1][1] - tries[0][1] == pytest.approx(10, abs=1)
-    assert tries[2][1] - tries[1][1] == pytest.approx(30, abs=1)
+    assert tries[2][1] - tries[1][1] == pytest.approx(20, abs=1)
     assert await dead(app) == [("fail", "ValueError: always")]
     assert await result.state() is TaskState.FAILURE
 
@@ -59,7 +60,7 @@ async def test_without_dead_letters_a_failure_is_only_a_failure(autojump_clock, 
 async def test_a_task_may_choose_when_to_run_again(autojump_clock, app, books):
     runs = []
 
-    @app.task(name="later", retry_policy=RetryPolicy(max_retries=1, delay=1))
+    @app.task(name="later", retry_policy=RetryPolicy(max_retries=1, retry_delay=1))
     async def later(context: TaskContext) -> str:
         runs.append((context.retries, trio.current_time()))
         if len(runs) < 4:
@@ -79,7 +80,7 @@ async def test_a_task_may_choose_when_to_run_again(autojump_clock, app, books):
 
 @pytest.mark.parametrize("error", [GiveUp("no use"), KeyError("final")])
 async def test_what_is_final_is_not_tried_again(autojump_clock, app, books, error):
-    @app.task(name="fail", give_up_on=KeyError)
+    @app.task(name="fail", retry_policy=RetryPolicy(ignore_on=LookupError))
     async def fail() -> None:
         raise error
 
@@ -88,6 +89,47 @@ async def test_what_is_final_is_not_tried_again(autojump_clock, app, books, erro
         await worker.settled(1)
 
     assert len(await dead(app)) == 1
+
+
+async def test_a_policy_may_be_given_for_one_call(autojump_clock, app, books):
+    tries = Counter()
+
+    @app.task(retry_policy=ONCE)
+    async def fail(word: str) -> None:
+        tries[word] += 1
+        raise ConnectionResetError
+
+    async with running_worker(app) as worker:
+        await fail.send("the task's")
+        await fail.options(retry_policy=RetryPolicy(max_retries=4, retry_on=ConnectionError)).send("the call's")
+        await fail.options(retry_policy=RetryPolicy(max_retries=4, retry_on=ValueError)).send("another")
+        await worker.settled(7)
+
+    assert tries == {"the task's": 1, "the call's": 5, "another": 1}
+
+
+async def test_a_time_budget_counts_from_the_first_try(autojump_clock, app, books):
+    begun = []
+    policy = RetryPolicy(max_retries=100, retry_delay=10, backoff="fixed", jitter=0, time_budget=60)
+
+    @app.task(name="fail", retry_policy=policy)
+    async def fail() -> None:
+        begun.append(trio.current_time())
+        await trio.sleep(5)
+        raise ValueError
+
+    async with running_worker(app) as worker:
+        await fail.options(delay=3600).send()
+        await trio.sleep(7200)
+        await worker.idle()
+        assert [round(at - begun[0]) for at in begun] == [0, 15, 30, 45, 60]
+
+        (letter,) = await app.broker.get_dlq_messages()
+        await app.broker.replay_from_dlq(letter.message_id)
+        await trio.sleep(7200)
+        await worker.idle()
+
+    assert [round(at - begun[5]) for at in begun[5:]] == [0, 15, 30, 45, 60]
 
 
 class Rude(BaseException):

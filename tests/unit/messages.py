@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chicory.types import DeliveryMode, Failure, RetryPolicy, TaskMessage, Undecodable
+from chicory.retry import Backoff, RetryPolicy
+from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable
 
 ID_ALPHABET = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"\\')
 NAME_ALPHABET = "abcXYZ019_.:-"
@@ -38,6 +39,24 @@ values = st.recursive(
 )
 
 
+exception_names = st.sampled_from(["ValueError", "OSError", "asyncio.exceptions.TimeoutError", "orders.Refused"])
+
+
+@st.composite
+def policies(draw):
+    seconds = sorted([draw(st.floats(0, 1e5)), draw(st.floats(0, 1e5))])
+    return RetryPolicy(
+        max_retries=draw(st.integers(0, 10)),
+        retry_delay=seconds[0],
+        max_delay=seconds[1],
+        backoff=draw(st.sampled_from(Backoff)),
+        jitter=draw(st.floats(0, 1)),
+        retry_on=draw(st.none() | st.lists(exception_names, min_size=1, max_size=3)),
+        ignore_on=draw(st.lists(exception_names, max_size=2)),
+        time_budget=draw(st.none() | st.floats(0.001, 1e6)),
+    )
+
+
 @st.composite
 def messages(draw):
     return TaskMessage(
@@ -55,19 +74,13 @@ def messages(draw):
         reply_to=draw(st.none() | texts),
         delivery_mode=draw(st.none() | st.sampled_from(DeliveryMode)),
         ignore_result=draw(st.booleans()),
+        retry_policy=draw(st.none() | policies()),
+        first_try=draw(st.none() | st.floats(0, 4e9)),
     )
 
 
 failures = st.builds(Failure, texts, texts, texts)
 undecodables = st.builds(Undecodable, st.binary(max_size=20), texts)
-policies = st.builds(
-    RetryPolicy,
-    max_retries=st.integers(0, 10),
-    delay=st.floats(0, 100),
-    max_delay=st.floats(0, 1e5),
-    multiplier=st.floats(1, 10),
-    jitter=st.floats(0, 1),
-)
 
 
 def simple(**fields):

@@ -12,7 +12,20 @@ ROOT = Path(__file__).parents[2] / "chicory"
 # From the bottom up; a room may import its own level and those below.  `config` stands for the whole package.
 LEVELS = [
     {"ids", "secret"},
-    {"errors", "types", "retry", "outcome", "delay", "wire", "binding", "clock", "config", "schedules", "validation"},
+    {
+        "errors",
+        "types",
+        "naming",
+        "retry",
+        "outcome",
+        "delay",
+        "wire",
+        "binding",
+        "clock",
+        "config",
+        "schedules",
+        "validation",
+    },
     {"embedded", "exits", "lifeline", "outage", "server"},
     {"brokers.base", "backends.base", "links"},
     {"callers", "context", "result", "task", "drivers", "app", "loading", "process", "journal"},

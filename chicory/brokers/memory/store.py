@@ -6,7 +6,6 @@ from itertools import count as counting
 from typing import Protocol, assert_never
 
 import attrs
-from msgspec.structs import replace
 from trio.lowlevel import ParkingLot
 
 from chicory.brokers.base import Delivery, Settlement, life
@@ -14,7 +13,7 @@ from chicory.brokers.memory.places import Entry, Letter, Places
 from chicory.clock import unix_now
 from chicory.delay import bounded
 from chicory.errors import QueueFull
-from chicory.outcome import Dead, Done, Failed, Release, RetryIn
+from chicory.outcome import Dead, Done, Failed, Release, RetryIn, afresh
 from chicory.types import TaskMessage
 from chicory.wire import check_queue, pack, unpack
 
@@ -165,7 +164,7 @@ class Store:
         raw = places.dead[letter_id].raw
         message = unpack(raw)
         if isinstance(message, TaskMessage):
-            again = self._entry(replace(message, retries=0) if reset_retries else message)
+            again = self._entry(afresh(message) if reset_retries else message)
             self._unfinished[message.id] += 1
             if self.records is not None and not message.ignore_result:
                 self.records.begin(message.id)

@@ -23,6 +23,7 @@ from chicory.errors import BrokerError, BrokerUnavailable, PublishUnknown
 from chicory.ids import born
 from chicory.links import amqp_methods
 from chicory.links.amqp_channel import RESOURCE_LOCKED, Channel, ChannelError, Fate, Got
+from chicory.outcome import afresh
 from chicory.types import DLQMessage, TaskMessage
 
 _PAGE = 256
@@ -75,7 +76,7 @@ class DeadLetters:
                 return False
             message = taken.letter.original_message
             if isinstance(message, TaskMessage):
-                message = replace(message, retries=0 if reset_retries else message.retries, eta=None)
+                message = replace(afresh(message) if reset_retries else message, eta=None)
             # To the end, for half of it would be two of the message.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST):
                 (fate,) = await self._publisher.deliver([self._sender.again(self._names, message)])

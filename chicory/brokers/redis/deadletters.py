@@ -9,6 +9,7 @@ from chicory.brokers.redis.keys import UNFINISHED_MS, Keys, ResultKeys
 from chicory.brokers.redis.scripts import script
 from chicory.links.redis import ServerError
 from chicory.links.redis_pool import Pool
+from chicory.outcome import afresh
 from chicory.types import DLQMessage, TaskMessage
 from chicory.wire import pack, unpack
 
@@ -64,7 +65,7 @@ class DeadLetters:
         pending = ""
         level = 0
         if isinstance(message, TaskMessage):
-            again = replace(message, retries=0 if reset_retries else message.retries, eta=None)
+            again = replace(afresh(message) if reset_retries else message, eta=None)
             level = min(max(message.priority or 0, 0), self._keys.levels - 1)
             if self._results is not None and not message.ignore_result:
                 pending = self._results.record + message.id
