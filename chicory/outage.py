@@ -5,21 +5,37 @@ import random
 import time
 from collections.abc import Callable
 
+import attrs
+
+from chicory.config import RabbitMQBrokerConfig, RedisBrokerConfig
 from chicory.errors import BrokerError, BrokerRefused
 
 log = logging.getLogger("chicory.broker")
 
-# A task is to run within two seconds of the broker's answering again, so nobody waits longer than one.
-LONGEST = 1.0
-SHORTEST = 0.02
 # Whoever was refused (a wrong password) is refused again until somebody mends it.
 REFUSED = 5.0
 
 
-def wait(failures: int, draw: float) -> float:
-    """Seconds to wait after *failures* in a row; *draw* is uniform in [0, 1)."""
-    grown = SHORTEST * 2 ** min(failures - 1, 16)
-    return min(grown, LONGEST) * (1 - 0.5 * draw)
+@attrs.frozen
+class Pace:
+    """How fast to try again.
+
+    first, longest: seconds.  By default a task runs within two seconds of the broker's answering again, since nobody
+    waits longer than one.
+    """
+
+    first: float = 0.02
+    longest: float = 1.0
+
+    @classmethod
+    def of(cls, settings: RedisBrokerConfig | RabbitMQBrokerConfig) -> "Pace":
+        """What *settings* say."""
+        return cls(settings.reconnect_delay, settings.reconnect_max_delay)
+
+    def wait(self, failures: int, draw: float) -> float:
+        """Seconds to wait after *failures* in a row; *draw* is uniform in [0, 1)."""
+        grown = self.first * 2 ** min(failures - 1, 30)
+        return min(grown, self.longest) * (1 - 0.5 * draw)
 
 
 class Outage:
@@ -28,7 +44,8 @@ class Outage:
     over: called when it has ended.
     """
 
-    def __init__(self, over: Callable[[], None] | None = None) -> None:
+    def __init__(self, pace: Pace | None = None, *, over: Callable[[], None] | None = None) -> None:
+        self._pace = pace or Pace()
         self._failures: dict[str, int] = {}
         self._since = 0.0
         self._over = over
@@ -48,8 +65,8 @@ class Outage:
             log.warning("the broker fails, trying on until it answers: %s", error)
         failures = self._failures[who] = self._failures.get(who, 0) + 1
         if isinstance(error, BrokerRefused):
-            return REFUSED * (1 - 0.5 * random.random())
-        return wait(failures, random.random())
+            return max(REFUSED, self._pace.longest) * (1 - 0.5 * random.random())
+        return self._pace.wait(failures, random.random())
 
     def answered(self, who: str) -> None:
         """Note that *who* was answered."""

@@ -37,7 +37,7 @@ class Node:
         for name in ("mnesia", "log", "home"):
             (self.directory / name).mkdir()
         (self.directory / "plugins").write_text("[].\n")
-        (self.directory / "rabbitmq.conf").write_text("log.console = false\nlog.file.level = warning\n")
+        self.configure("log.console = false", "log.file.level = warning")
         self._environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory / "home"),
@@ -63,6 +63,11 @@ class Node:
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started = False
+
+    def configure(self, *lines: str) -> None:
+        """Add *lines* to its rabbitmq.conf, which it reads when it is started."""
+        with (self.directory / "rabbitmq.conf").open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
 
     @property
     def ports(self) -> tuple[int, int, int]:

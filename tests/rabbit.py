@@ -10,15 +10,41 @@ from contextlib import contextmanager
 from itertools import count
 
 import pytest
+import trustme
 
 from examples.node import Node, NodeFailed, script
-from tests.servers import missing
+from tests.servers import free_port, missing
 
 _vhosts = count(1)
 
 
 class RabbitNode(Node):
-    """One node."""
+    """One node, which speaks TLS too: to those who trust its authority and have a certificate of it themselves.
+
+    ca, certificate, key: paths for a client.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tls_port = free_port()
+        self.ca, self.certificate, self.key = (
+            self.directory / f"{name}.pem" for name in ("ca", "client", "client-key")
+        )
+        server, server_key = self.directory / "server.pem", self.directory / "server-key.pem"
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.ca)
+        for identity, path, key in (("127.0.0.1", server, server_key), ("worker", self.certificate, self.key)):
+            issued = authority.issue_cert(identity)
+            issued.cert_chain_pems[0].write_to_path(path)
+            issued.private_key_pem.write_to_path(key)
+        self.configure(
+            f"listeners.ssl.default = 127.0.0.1:{self.tls_port}",
+            f"ssl_options.cacertfile = {self.ca}",
+            f"ssl_options.certfile = {server}",
+            f"ssl_options.keyfile = {server_key}",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+        )
 
     @property
     def address(self) -> tuple[str, int]:

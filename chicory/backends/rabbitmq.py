@@ -23,13 +23,12 @@ from chicory.links import amqp_methods
 from chicory.links.amqp_address import address_of
 from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import Delivered
+from chicory.outage import Pace
 from chicory.types import ResultRecord, TaskState
 from chicory.wire import unpack_record
 
 log = logging.getLogger("chicory.rabbitmq")
 
-# Seconds between two attempts to listen again.
-_PAUSE = 0.5
 _PENDING = ResultRecord(TaskState.PENDING)
 _UNKNOWN = ResultRecord(TaskState.UNKNOWN)
 
@@ -151,15 +150,18 @@ class RpcBackend:
 
     async def _look_after(self, ended: trio.Event) -> None:
         """Listen again whenever the line breaks, for as long as anybody may wait."""
+        pace, failures = Pace.of(self._config), 0
         while not ended.is_set():
             if self._channel is not None:
                 await self._channel.over.wait()
             if not ended.is_set():
                 try:
                     await self._listen()
+                    failures = 0
                 except BrokerError as error:
+                    failures += 1
                     log.info("cannot listen for results (%s); trying on", error)
-                    await trio.sleep(_PAUSE * (0.5 + random.random()))
+                    await trio.sleep(pace.wait(failures, random.random()))
 
     def _deliver(self, delivered: Delivered) -> None:
         content = delivered.content

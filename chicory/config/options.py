@@ -67,9 +67,10 @@ def suggestion(key: str) -> str:
     A key that is right but in the wrong table is found by its last part.
     """
     known = [*options(), *sections()]
-    near = did_you_mean(key, known)
-    if near != ".":
-        return near
     last = key.rpartition(".")[2]
     here = [name for name in known if name.rpartition(".")[2] == last]
-    return did_you_mean(here[0], here) if here else did_you_mean(last, known)
+    if here:
+        nearest = did_you_mean(key, here)
+        return nearest if nearest != "." else did_you_mean(here[0], here)
+    near = did_you_mean(key, known)
+    return near if near != "." else did_you_mean(last, known)

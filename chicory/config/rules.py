@@ -116,16 +116,22 @@ class Fraction(Rule[float, float]):
 
 
 class Size(Rule[int | str, int]):
-    """Bytes: a number, or text such as 512MiB."""
+    """Bytes, at most *high*: a number, or text such as 512MiB."""
 
-    wants = "bytes, or a size such as 512MiB"
     UNITS = ("", "KiB", "MiB", "GiB", "TiB")
+
+    def __init__(self, high: int | None = None) -> None:
+        self.high = high
+        most = "" if high is None else f", at most {high}"
+        self.wants = f"bytes, or a size such as {'512MiB' if high is None else '64KiB'}{most}"
 
     def check(self, value: object) -> int:
         found = re.fullmatch(r"(\d+)\s*([KMGT]iB)?", value.strip()) if isinstance(value, str) else None
         if found is not None:
             value = int(found[1]) * 1024 ** self.UNITS.index(found[2] or "")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(value)
+        if self.high is not None and value > self.high:
             raise ValueError(value)
         return value
 

@@ -32,6 +32,7 @@ from chicory.config.section import Section, evolve, origins_of, setting, setting
 from chicory.errors import ConfigError
 from chicory.secret import SecretStr
 from chicory.types import BackendType, BrokerType
+from chicory.wire import MAX_BODY
 
 CONNECTION = ("host", "port", "db", "username", "password", "url")
 
@@ -52,6 +53,8 @@ class RedisBrokerConfig(Section):
     dlq_max_length: the oldest dead letters beyond this are dropped.
     cluster: write queue names as hash tags.
     max_priority: priorities from 0 to this, one stream for each.
+    reconnect_delay, reconnect_max_delay: seconds before the second attempt to reach the server, twice as many before
+    each further one, and the most that this grows to; each is shortened by chance, by half at most.
     """
 
     section: ClassVar[str] = "broker.redis"
@@ -72,6 +75,8 @@ class RedisBrokerConfig(Section):
     max_priority: int | None = setting(default=None, converter=Maybe(Integer(1, 255)))
     connect_timeout: float = setting(default=5.0, converter=Seconds())
     publish_timeout: float = setting(default=10.0, converter=Seconds())
+    reconnect_delay: float = setting(default=0.02, converter=Seconds())
+    reconnect_max_delay: float = setting(default=1.0, converter=Seconds())
 
 
 @settings
@@ -84,8 +89,10 @@ class RabbitMQBrokerConfig(Section):
     queue_max_length: publishing to a queue in which this many messages wait raises QueueFull.
     dlq_max_length: the oldest dead letters beyond this are dropped.
     max_priority: priorities from 0 to this; classic queues only.
+    max_message_size: bytes; publishing a larger message is refused before anything is sent.
     heartbeat: the server takes a worker for dead that was silent for twice as long.
     consumer_timeout: the server's setting of that name: what is held for half of it is renewed.
+    reconnect_delay, reconnect_max_delay: as in RedisBrokerConfig.
     """
 
     section: ClassVar[str] = "broker.rabbitmq"
@@ -101,10 +108,13 @@ class RabbitMQBrokerConfig(Section):
     queue_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
     dlq_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
     max_priority: int | None = setting(default=None, converter=Maybe(Integer(1, 255)))
+    max_message_size: int = setting(default=MAX_BODY, converter=Size(MAX_BODY))
     heartbeat: float = setting(default=30.0, converter=Seconds())
     consumer_timeout: float = setting(default=1800.0, converter=Seconds())
     connect_timeout: float = setting(default=5.0, converter=Seconds())
     publish_timeout: float = setting(default=10.0, converter=Seconds())
+    reconnect_delay: float = setting(default=0.02, converter=Seconds())
+    reconnect_max_delay: float = setting(default=1.0, converter=Seconds())
 
 
 @settings
@@ -121,6 +131,11 @@ class BrokerConfig(Section):
     state_dir: str | None = setting(default=None, converter=Maybe(Folder()))
     redis: RedisBrokerConfig = subsection(factory=RedisBrokerConfig)
     rabbitmq: RabbitMQBrokerConfig = subsection(factory=RabbitMQBrokerConfig)
+
+    @property
+    def server(self) -> RedisBrokerConfig | RabbitMQBrokerConfig:
+        """The table that holds for this type; the embedded broker and memory go by that of Redis."""
+        return self.rabbitmq if self.type is BrokerType.RABBITMQ else self.redis
 
 
 @settings

@@ -237,7 +237,9 @@ async def connect(address: Address, *, timeout: float, heartbeat: float, name: s
             raise BrokerUnavailable(f"{address}: no answer in {timeout:g} s") from error
         if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
             cause = error.__cause__ or error
-            raise BrokerUnavailable(f"{address}: no TLS here ({_reason(cause)}); check the CA and the name") from error
+            raise BrokerUnavailable(
+                f"{address}: no TLS here ({_reason(cause)}); check the CA, the name and the certificates"
+            ) from error
         if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
             raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
         if type(error) is BrokerUnavailable:

@@ -13,6 +13,7 @@ from chicory.exits import OK
 from chicory.journal import reopen_log, start_logging
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.loading import import_app
+from chicory.outage import Outage, Pace
 from chicory.process import Memory, beat, obey_signals, refuse_memory, run
 from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
@@ -41,8 +42,9 @@ def _main() -> int:
 
 async def _serve(app: Chicory, config: ChicoryConfig) -> None:
     async with lifeline_from_env() as line, app:
+        outage = Outage(Pace.of(app.config.broker.server))
         most = config.worker.max_deliveries
-        scheduler = Scheduler(app.broker, config.worker.consumed, app=app, max_deliveries=most)
+        scheduler = Scheduler(app.broker, config.worker.consumed, app=app, max_deliveries=most, outage=outage)
 
         memory = Memory()
 

@@ -15,7 +15,7 @@ from chicory.brokers.base import Delivery, next_life
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.exits import sole
-from chicory.outage import Outage
+from chicory.outage import Outage, Pace
 from chicory.process import Memory
 from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
@@ -71,7 +71,7 @@ class Worker:
         self._sight = Sight()
         self._memory = Memory()
         self._grace = self.config.shutdown_timeout
-        self._outage = Outage(over=self._doubt)
+        self._outage = Outage(Pace.of(app.config.broker.server), over=self._doubt)
         self._session: Session | None = None
         self._joining: trio.CancelScope | None = None
         self._served = False

@@ -10,16 +10,7 @@ from chicory.errors import BrokerBlocked, BrokerError, BrokerUnavailable, LeaseL
 from chicory.outcome import Dead, Done, RetryIn
 from tests.contract.harness import OOPS, bury, finish_all, imbalance, message, receive, settle, unique_name, worker
 from tests.rabbit import running_node
-
-
-async def eventually(operation):
-    """What a program does that takes BrokerError for what it is: try again."""
-    with trio.fail_after(20):
-        while True:
-            try:
-                return await operation()
-            except BrokerError:
-                await trio.sleep(0.02)
+from tests.rabbitmq.persistence import eventually
 
 
 async def test_an_alarm_blocks_publishers_and_no_worker(brokers, rabbit_node):

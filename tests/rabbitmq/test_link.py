@@ -1,12 +1,10 @@
 """The link to a real RabbitMQ: TLS, signs of life, large bodies, resets, and what a busy processor does to it."""
 
-import ssl
 import threading
 import time
 
 import pytest
 import trio
-import trustme
 
 from chicory.errors import BrokerUnavailable, PublishUnknown
 from chicory.links.amqp import connect
@@ -28,39 +26,29 @@ def shaky(brokers, proxy, vhost):
     return lambda **settings: brokers(url=f"amqp://{proxy.address[0]}:{proxy.address[1]}/{vhost}", **settings)
 
 
-async def test_tls_is_spoken_and_a_strange_certificate_refused(brokers, rabbit_node, vhost, tmp_path):
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+async def test_tls_is_spoken_with_certificates_on_both_sides_and_strange_ones_are_refused(brokers, rabbit_node, vhost):
+    place = f"amqps://guest:guest@127.0.0.1:{rabbit_node.tls_port}/{vhost}"
+    ours = f"certfile={rabbit_node.certificate}&keyfile={rabbit_node.key}"
 
-    async def pass_on(stream):
-        try:
-            async with await trio.open_tcp_stream(*rabbit_node.address) as server, trio.open_nursery() as nursery:
-                nursery.start_soon(pump, stream, server, nursery)
-                nursery.start_soon(pump, server, stream, nursery)
-        except* trio.BrokenResourceError:
-            pass
+    trusting = brokers(url=f"{place}?cacertfile={rabbit_node.ca}&{ours}")
+    await trusting.publish_many([message(args=["x" * 10_000]) for _ in range(300)])
+    assert len(await finish_all(trusting, expected=300)) == 300
 
-    async def pump(source, target, nursery):
-        async for chunk in source:
-            await target.send_all(chunk)
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, pass_on, [listener])
-        place = f"127.0.0.1:{listener.transport_listener.socket.getsockname()[1]}/{vhost}"
-
-        trusting = brokers(url=f"amqps://{place}?cacertfile={tmp_path / 'ca.pem'}")
-        await trusting.publish_many([message(args=["x" * 10_000]) for _ in range(300)])
-        assert len(await finish_all(trusting, expected=300)) == 300
-        await trusting.aclose()
-
-        doubting = brokers(url=f"amqps://{place}", publish_timeout=0.1)
-        with pytest.raises(BrokerUnavailable, match=r"no TLS here .*check the CA and the name"):
+    for url in (place, f"{place}?{ours}", f"{place}?cacertfile={rabbit_node.ca}"):
+        doubting = brokers(url=url, publish_timeout=0.1)
+        with pytest.raises(BrokerUnavailable, match=r"no TLS here .*check the CA, the name and the certificates"):
             await doubting.ping()
-        nursery.cancel_scope.cancel()
+
+    careless = brokers(url=f"{place}?verify=verify_none&{ours}")
+    assert (await careless.ping()).startswith("RabbitMQ")
+
+
+async def test_tls_refuses_a_server_of_another_name(brokers, rabbit_node, vhost):
+    ours = f"cacertfile={rabbit_node.ca}&certfile={rabbit_node.certificate}&keyfile={rabbit_node.key}"
+    elsewhere = brokers(url=f"amqps://localhost:{rabbit_node.tls_port}/{vhost}?{ours}")
+
+    with pytest.raises(BrokerUnavailable, match="not valid for 'localhost'"):
+        await elsewhere.ping()
 
 
 async def test_one_byte_at_a_time_is_only_slow(shaky, proxy):

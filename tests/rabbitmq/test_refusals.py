@@ -1,16 +1,19 @@
 """Servers, accounts, queues and messages that cannot be worked with: a line that says what to do, and nothing lost."""
 
 import socket
+from contextlib import contextmanager
 
 import pytest
 import trio
 
+from chicory.brokers.base import Settlement
 from chicory.delay import MAX_DELAY
 from chicory.errors import BrokerRefused, BrokerUnavailable, ConfigError, PayloadError, PublishUnknown, QueueFull
 from chicory.outcome import Dead, Done, Release, RetryIn
 from chicory.types import Undecodable
 from tests.contract.harness import OOPS, finish_all, message, receive, settle, worker
 from tests.pages import ROOT
+from tests.rabbitmq.persistence import eventually
 from tests.servers import free_port
 
 
@@ -126,20 +129,68 @@ async def test_the_permissions_that_the_page_names_are_enough_and_fewer_are_refu
         await brokers(url=url(rabbit_node, vhost, "ann:secret")).publish(message())
 
 
-async def test_a_message_that_is_too_large_for_the_server_is_refused_and_nothing_else(brokers, rabbit_node):
-    before = rabbit_node.evaluate("application:get_env(rabbit, max_message_size, undefined).")
-    rabbit_node.evaluate("application:set_env(rabbit, max_message_size, 100000).")
+@contextmanager
+def largest(node, size):
+    """*node* takes no message of more than *size* bytes from whoever opens a channel now."""
+    before = node.evaluate("application:get_env(rabbit, max_message_size, undefined).")
+    node.evaluate(f"application:set_env(rabbit, max_message_size, {size}).")
     try:
-        broker = brokers()
+        yield
+    finally:
+        node.evaluate(f"application:set_env(rabbit, max_message_size, {before}).")
+
+
+async def test_a_message_that_is_too_large_for_the_server_is_refused_and_nothing_else(brokers, rabbit_node):
+    with largest(rabbit_node, 100_000):
+        broker, other = brokers(), brokers()
         await broker.publish(message())
         with pytest.raises(PayloadError, match="larger than configured max size 100000; raise max_message_size"):
             await broker.publish(message(args=["x" * 200_000]))
         with pytest.raises(PublishUnknown, match="larger than configured max size"):
-            await broker.publish_many([message(args=["x" * 200_000]), message()])
+            await other.publish_many([message(args=["x" * 200_000]), message()])
+        for one in (broker, other):
+            with pytest.raises(PayloadError, match="takes 100000 bytes at most, this message has 200"):
+                await one.publish_many([message(), message(args=["x" * 200_000])])
         await broker.publish(message())
         assert (await broker.get_queue_sizes()).ready == 2
-    finally:
-        rabbit_node.evaluate(f"application:set_env(rabbit, max_message_size, {before}).")
+
+
+async def test_what_became_too_large_for_the_server_is_not_lost_and_holds_up_nothing(brokers, rabbit_node):
+    large, small, doomed = message(args=["x" * 200_000]), message("small"), message("doomed", args=["x" * 150_000])
+    await brokers().publish_many([large, small, doomed])
+
+    with largest(rabbit_node, 100_000):
+        broker = brokers()
+        async with worker(broker) as consumer:
+            held = await receive(consumer, 3)
+            outcomes = [RetryIn(0, large, OOPS), RetryIn(0, small, OOPS), Dead(OOPS)]
+            settlements = [Settlement(one, outcome) for one, outcome in zip(held, outcomes, strict=True)]
+            assert await eventually(lambda: consumer.settle(settlements)) == [False, True, False]
+            (again,) = await receive(consumer, 1)
+            assert again.message.name == "small"
+            assert await settle(consumer, [again], Done(None)) == [True]
+        # Whoever is given them now cannot put them back with a death on their count, and goes on all the same.
+        async with worker(broker) as consumer:
+            await broker.publish(message("next"))
+            (found,) = await receive(consumer, 1)
+            assert found.message.name == "next"
+            await settle(consumer, [found], Done(None))
+
+    found = await finish_all(brokers(), expected=2)
+    assert {one.message.id for one in found} == {large.id, doomed.id}
+
+
+async def test_a_message_above_our_own_limit_is_refused_before_anything_is_sent(brokers):
+    broker = brokers(max_message_size=1000)
+
+    with pytest.raises(PayloadError, match=r"has 1\d\d\d bytes, broker.rabbitmq.max_message_size allows 1000"):
+        await broker.publish(message(args=["x" * 1000]))
+    with pytest.raises(PayloadError, match="max_message_size allows 1000"):
+        await broker.publish_many([message(), message(args=["x" * 1000])])
+
+    assert broker._publisher is None
+    await broker.publish(message(args=["x" * 700]))
+    assert (await broker.get_queue_sizes()).ready == 1
 
 
 async def test_a_full_queue_loses_nothing_that_was_in_it_before(brokers):

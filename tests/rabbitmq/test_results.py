@@ -5,12 +5,15 @@ import trio
 
 from chicory import BackendType, BrokerType, Chicory, RetryPolicy, TaskFailed
 from chicory.backends.rabbitmq import RpcBackend
+from chicory.brokers.base import Settlement
 from chicory.config import BrokerConfig, ChicoryConfig, RabbitMQBrokerConfig
 from chicory.errors import ConfigError, QueueFull, ResultUnknown
 from chicory.outcome import Dead, Done, RetryIn
 from chicory.testing import running_worker
 from chicory.types import TaskState
-from tests.contract.harness import OOPS, message, receive, settle, worker
+from tests.contract.harness import OOPS, message, receive, record, settle, worker
+from tests.rabbitmq.persistence import eventually
+from tests.rabbitmq.test_refusals import largest
 
 
 @pytest.fixture
@@ -93,6 +96,25 @@ async def test_what_was_refused_is_not_waited_for(brokers):
     states = [(await backend.fetch(one.id)).state for one in sent]
     assert states == [TaskState.PENDING] * 2 + [TaskState.UNKNOWN] * 2
     await backend.aclose()
+
+
+async def test_a_result_that_is_too_large_for_the_server_is_a_failure_that_says_so(broker, backend, rabbit_node):
+    sent = [message("large"), message("small")]
+    with largest(rabbit_node, 100_000):
+        await broker.publish_many(sent)
+        async with worker(broker) as consumer:
+            held = await receive(consumer, 2)
+            outcomes = [Done("x" * 200_000), Done(1)]
+            settlements = [
+                Settlement(one, outcome, record(outcome)) for one, outcome in zip(held, outcomes, strict=True)
+            ]
+            assert await eventually(lambda: consumer.settle(settlements)) == [True, True]
+
+    with trio.fail_after(5):
+        large, small = [await backend.wait(one.id) for one in sent]
+    assert large.failure.type == "PayloadError"
+    assert "more than RabbitMQ takes" in large.failure.message
+    assert small.value == 1
 
 
 async def test_garbage_among_the_results_is_passed_over(broker, backend):

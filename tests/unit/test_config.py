@@ -414,6 +414,10 @@ def test_the_environment_names_the_file(write):
             "[broker.redis]\nhots = 'h'",
             "2: no setting is called 'broker.redis.hots'; did you mean 'broker.redis.host'?",
         ),
+        (
+            "[broker.rabbitmq]\nprefetch = 10",
+            "2: no setting is called 'broker.rabbitmq.prefetch'; did you mean 'worker.prefetch'?",
+        ),
         ("broker.redis.hots = 'h'", "called 'broker.redis.hots'; did you mean 'broker.redis.host'?"),
         ("worker = 3", "1: worker: must be a table, written [worker]"),
         ("[[worker]]\nprefetch = 1", "1: worker: must be a table"),
@@ -686,6 +690,7 @@ def other_than_default(option):
         "backend.type": "none",
         "backend.sql.url": "postgresql://elsewhere/results",
         "broker.rabbitmq.queue_type": "quorum",
+        "broker.rabbitmq.max_message_size": 1000,
         "worker.log_level": "DEBUG",
         "worker.on_lease_loss": "finish",
         "worker.queues": ["a", "b"],

@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerRefused, BrokerUnavailable
-from chicory.outage import LONGEST, REFUSED, Outage, wait
+from chicory.outage import REFUSED, Outage, Pace
 from chicory.worker.lease import Fence, fence
 
 leases = st.floats(0.01, 1e6)
@@ -32,7 +33,24 @@ def test_trust_only_falls_with_silence(lease, one, other):
 
 @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
 def test_nobody_waits_longer_for_the_broker_than_a_second(failures, draw):
-    assert 0 < wait(failures, draw) <= LONGEST
+    assert 0 < Pace().wait(failures, draw) <= 1.0
+
+
+@given(st.integers(1, 100), st.floats(0, 1, exclude_max=True), st.floats(0.001, 60), st.floats(0.001, 600))
+def test_the_settings_say_how_fast_the_broker_is_tried_again(failures, draw, first, longest):
+    settings = RabbitMQBrokerConfig(reconnect_delay=first, reconnect_max_delay=longest)
+
+    waited = Pace.of(settings).wait(failures, draw)
+
+    assert min(first, longest) / 2 <= waited <= longest
+    assert failures > 1 or waited <= first
+
+
+def test_an_outage_goes_by_the_settings_also_where_the_broker_refuses():
+    outage = Outage(Pace(60.0, 60.0))
+
+    assert outage.failed("fetch", BrokerUnavailable("no route")) >= 30.0
+    assert outage.failed("fetch", BrokerRefused("wrong password")) >= 30.0
 
 
 def test_an_outage_is_told_once_and_its_end_once(caplog):
@@ -40,7 +58,7 @@ def test_an_outage_is_told_once_and_its_end_once(caplog):
     outage = Outage(over=lambda: ends.append(True))
 
     for _ in range(5):
-        assert outage.failed("fetch", BrokerUnavailable("no route")) <= LONGEST
+        assert outage.failed("fetch", BrokerUnavailable("no route")) <= 1.0
     outage.answered("renew")
     assert outage.on
     outage.answered("fetch")

@@ -19,7 +19,7 @@ from chicory.brokers.rabbitmq.topology import LEVELS, Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
-from chicory.errors import BrokerError, ConfigError, PublishUnknown, QueueFull, UsageError
+from chicory.errors import BrokerError, ConfigError, PayloadError, PublishUnknown, QueueFull, UsageError
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import Address, address_of
 from chicory.links.amqp_channel import NOT_FOUND, Channel, ChannelError, Fate
@@ -136,9 +136,18 @@ class RabbitMQBroker:
         if queue is not None and queue != message.queue:
             message = replace(message, queue=queue)
         names = self._names_of(message.queue)
-        if delay is not None:
-            return self._sender.new(names, message, check_delay(delay))
-        return self._sender.new(names, message, 0.0 if message.due is None else message.due - unix_now())
+        if delay is None:
+            delay = 0.0 if message.due is None else message.due - unix_now()
+        else:
+            check_delay(delay)
+        parcel = self._sender.new(names, message, delay)
+        size, most = len(parcel.outgoing.body), self.config.max_message_size
+        if size > most:
+            raise PayloadError(
+                f"the message has {size} bytes, broker.rabbitmq.max_message_size allows {most};"
+                " store the data elsewhere and pass where it is"
+            )
+        return parcel
 
     def _current_publisher(self) -> Publisher:
         run = trio.lowlevel.current_trio_token()

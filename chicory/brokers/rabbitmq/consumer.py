@@ -22,10 +22,10 @@ from chicory.brokers.rabbitmq.intake import Acks, Held, Stash
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import RENEWED, Parcel, Sender, rest
 from chicory.brokers.rabbitmq.outbox import Outbox
-from chicory.brokers.rabbitmq.publisher import Publisher
+from chicory.brokers.rabbitmq.publisher import REMEDY, Publisher
 from chicory.brokers.rabbitmq.renewal import Renewal
 from chicory.brokers.rabbitmq.returns import Returns
-from chicory.brokers.rabbitmq.settling import copy, reply, road
+from chicory.brokers.rabbitmq.settling import copy, refusal, reply, road
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
@@ -279,8 +279,10 @@ class RabbitMQConsumer:
         if moving:
             # Whoever waited for a result may have gone.
             replies = frozenset((one.delivery.receipt, _REPLY) for one in moving)
-            await self._outbox.send(wanted, optional=replies)
-            await self._conclude(moving)
+            unfit = await self._outbox.send(wanted, optional=replies)
+            await self._outbox.send(self._refusals(moving, unfit), optional=replies)
+            await self._conclude([one for one in moving if (one.delivery.receipt, _COPY) not in unfit])
+            self._leave_to_the_server([one for one in moving if (one.delivery.receipt, _COPY) in unfit])
         return [self._answers.pop(one.delivery.receipt) for one in settlements]
 
     def _parcels(self, settlement: Settlement) -> dict[Hashable, Parcel]:
@@ -295,6 +297,23 @@ class RabbitMQConsumer:
             (receipt, _COPY): copy(settlement, names, self._sender, self.now()),
         }
         return {key: parcel for key, parcel in parcels.items() if parcel is not None}
+
+    def _refusals(self, settlements: Sequence[Settlement], unfit: Collection[Hashable]) -> dict[Hashable, Parcel]:
+        """What is sent instead of those replies that are among *unfit*."""
+        refusals: dict[Hashable, Parcel] = {}
+        for one in settlements:
+            receipt = one.delivery.receipt
+            if (receipt, _REPLY) in unfit:
+                refusals[receipt, _REPLY] = refusal(one, self._held[receipt].names, self._sender)
+        return refusals
+
+    def _leave_to_the_server(self, settlements: Sequence[Settlement]) -> None:
+        """Let go of what the server takes no copy of, so that nothing may be acknowledged: another worker gets it."""
+        for one in settlements:
+            self._answers[one.delivery.receipt] = False
+            self._let_go(one.delivery)
+            self._books.note(one.delivery.queue, "stale")
+            log.error("RabbitMQ takes no message as large as the one that ended %s; %s", road(one), REMEDY)
 
     async def _conclude(self, settlements: Sequence[Settlement]) -> None:
         """Acknowledge what is still ours, and note the answers."""

@@ -18,13 +18,17 @@ class Outbox:
         self._publisher = publisher
         self._flights: dict[Hashable, Flight] = {}
 
-    async def send(self, wanted: Mapping[Hashable, Parcel], *, optional: frozenset[Hashable]) -> None:
+    async def send(self, wanted: Mapping[Hashable, Parcel], *, optional: frozenset[Hashable]) -> frozenset[Hashable]:
         """Return when all of *wanted* have arrived, or of *optional* nobody was there to take them.
+
+        Returned are those that were not sent, since the server has said that it takes nothing so large.
 
         Raises BrokerUnavailable when some have not; what is on its way is waited for again in the next call, and only
         what surely has no answer coming is sent again.
         """
-        missing = dict(wanted)
+        takes = self._publisher.takes
+        unfit = frozenset(key for key, parcel in wanted.items() if key not in self._flights and not takes(parcel))
+        missing = {key: parcel for key, parcel in wanted.items() if key not in unfit}
         while missing:
             new = [key for key in missing if key not in self._flights]
             if new:
@@ -42,6 +46,7 @@ class Outbox:
             if unknown:
                 raise BrokerUnavailable(f"{unknown} outcomes were not confirmed: {self._publisher.trouble}")
             self._publisher.missing([parcel.names for parcel in missing.values()])
+        return unfit
 
     def forget(self, key: Hashable) -> None:
         """Whatever was sent under *key* is no longer of interest."""

@@ -6,6 +6,7 @@ the caller to say whether repeating it does harm.
 
 import logging
 import random
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -15,14 +16,18 @@ from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.config import RabbitMQBrokerConfig
-from chicory.errors import BrokerBlocked, BrokerUnavailable, PayloadError
+from chicory.errors import BrokerBlocked, BrokerError, BrokerUnavailable, PayloadError
 from chicory.links import amqp_methods
 from chicory.links.amqp_channel import PRECONDITION_FAILED, Batch, Channel, ChannelError, Fate
+from chicory.outage import Pace
 
 log = logging.getLogger("chicory.rabbitmq")
 
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 1.0
+_MAX_SIZE = re.compile(r"max size (\d+)")
+# Seconds for which the server's word about its largest message is taken: an operator may raise that at any time.
+_REMEMBERED = 60.0
+_UNLIMITED = float("inf")
+REMEDY = "raise max_message_size there, or send where the data is"
 
 
 class Flight(msgspec.Struct, frozen=True):
@@ -39,9 +44,7 @@ class Flight(msgspec.Struct, frozen=True):
     @property
     def oversized(self) -> bool:
         """Whether the server ended the channel over the size of a message, and there was only this one."""
-        error = self.batch.error
-        too_large = isinstance(error, ChannelError) and error.code == PRECONDITION_FAILED and "max size" in str(error)
-        return too_large and len(self.batch.messages) == 1
+        return len(self.batch.messages) == 1 and _largest(self.batch.error) < _UNLIMITED
 
 
 class Publisher:
@@ -50,10 +53,14 @@ class Publisher:
     def __init__(self, line: Line, config: RabbitMQBrokerConfig) -> None:
         self._line = line
         self._config = config
+        self._pace = Pace.of(config)
         # What is delayed goes by a channel of its own: a missing exchange ends the channel, a missing queue does not.
         self._plain: Channel | None = None
         self._delayed: Channel | None = None
         self._turn = trio.Lock()
+        # What the server said it takes, and until when that holds.
+        self._largest = _UNLIMITED
+        self._until = 0.0
 
     @property
     def timeout(self) -> float:
@@ -63,12 +70,17 @@ class Publisher:
     async def deliver(self, parcels: Sequence[Parcel]) -> list[Fate]:
         """Send *parcels* and return what became of each; a queue that is missing is declared again first.
 
-        Raises what `launch` does, and PayloadError for a message alone that the server finds too large.
+        Raises what `launch` does, and PayloadError for a message that the server is known to find too large, or that it
+        finds so where it is alone.
         """
+        for parcel in parcels:
+            if not self.takes(parcel):
+                size = len(parcel.outgoing.body)
+                raise PayloadError(f"RabbitMQ takes {self._largest} bytes at most, this message has {size}; {REMEDY}")
         flights = await self.launch(parcels)
         fates = await self.land(flights)
         if any(flight.oversized for flight in flights):
-            raise PayloadError(f"{flights[0].batch.error}; raise max_message_size there, or send where the data is")
+            raise PayloadError(f"{flights[0].batch.error}; {REMEDY}")
         if Fate.RETURNED in fates:
             lost = [index for index, fate in enumerate(fates) if fate is Fate.RETURNED]
             self.missing([parcels[index].names for index in lost])
@@ -76,6 +88,19 @@ class Publisher:
             for index, fate in zip(lost, again, strict=True):
                 fates[index] = fate
         return fates
+
+    async def move(self, parcels: Sequence[Parcel]) -> None:
+        """Send *parcels*, which were with the server before; BrokerUnavailable when one of them has not arrived."""
+        try:
+            fates = await self.deliver(parcels)
+        except PayloadError as error:
+            raise BrokerUnavailable(str(error)) from error
+        if any(fate is not Fate.TAKEN for fate in fates):
+            raise BrokerUnavailable(self.trouble)
+
+    def takes(self, parcel: Parcel) -> bool:
+        """Whether the server takes a message of this size, as far as it has said lately."""
+        return len(parcel.outgoing.body) <= self._largest or trio.current_time() > self._until
 
     async def launch(self, parcels: Sequence[Parcel], *, patient: bool = True) -> list[Flight]:
         """Send *parcels*.  An error, or being cancelled, means that none was sent.
@@ -114,6 +139,8 @@ class Publisher:
             for batch in {id(flight.batch): flight.batch for flight in flights}.values():
                 if batch.left:
                     await batch.done.wait()
+                    if (largest := _largest(batch.error)) < _UNLIMITED:
+                        self._largest, self._until = largest, trio.current_time() + _REMEMBERED
         connection = self._line.connection
         if within is None and waiting.cancelled_caught and connection is not None and not connection.blocked:
             # It will hardly answer those who come later.
@@ -139,7 +166,7 @@ class Publisher:
 
     async def _ready(self, parcels: Sequence[Parcel], deadline: float) -> tuple[Channel, Channel]:
         """The two channels, open, and what *parcels* need declared; no checkpoint where nothing is to be done."""
-        pause = _FIRST_PAUSE
+        failures = 0
         while True:
             try:
                 plain, delayed = await self._open()
@@ -147,12 +174,13 @@ class Publisher:
                     if not self._line.declared(parcel.names, parcel.level):
                         await self._line.ensure(parcel.names, parcel.level)
             except BrokerUnavailable as error:
+                failures += 1
+                pause = self._pace.wait(failures, random.random())
                 if trio.current_time() + pause >= deadline:
                     raise
-                if pause == _FIRST_PAUSE:
+                if failures == 1:
                     log.warning("%s (trying on for %g s)", error, deadline - trio.current_time())
-                await trio.sleep(pause * (0.5 + random.random() / 2))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await trio.sleep(pause)
             else:
                 return plain, delayed
 
@@ -177,3 +205,10 @@ class Publisher:
     def close(self) -> None:
         """Close at once; nobody may be publishing."""
         self._line.close()
+
+
+def _largest(error: BrokerError | None) -> float:
+    """The bytes that the server takes at most, where it ended the channel by *error* because of that."""
+    too_large = isinstance(error, ChannelError) and error.code == PRECONDITION_FAILED
+    said = _MAX_SIZE.search(str(error)) if too_large else None
+    return int(said[1]) if said else _UNLIMITED

@@ -14,10 +14,9 @@ from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import RENEWED, Sender
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.topology import Names
-from chicory.errors import BrokerUnavailable
 from chicory.ids import new_id
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import Channel, Fate
+from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import Delivered
 
 # Long enough for a copy to be delivered, short enough to wait for where a worker died.
@@ -44,13 +43,14 @@ class Renewal:
     async def renew(self, old: list[Held]) -> None:
         """Return when all of *old* are held anew, or were settled meanwhile."""
         tokens = {new_id(): held for held in old}
-        parcels = [
-            self._sender.keep(await self._queue_of(held.names), held.names, held.content, token)
+        parcels = {
+            token: self._sender.keep(await self._queue_of(held.names), held.names, held.content, token)
             for token, held in tokens.items()
-        ]
-        self._waiting = tokens
-        if any(fate is not Fate.TAKEN for fate in await self._publisher.deliver(parcels)):
-            raise BrokerUnavailable(self._publisher.trouble)
+        }
+        # What has become too large for the server since it was sent can only be taken back by it.
+        parcels = {token: parcel for token, parcel in parcels.items() if self._publisher.takes(parcel)}
+        self._waiting = {token: tokens[token] for token in parcels}
+        await self._publisher.move(list(parcels.values()))
         with trio.move_on_after(self._timeout):
             while self._waiting:
                 self._arrived = trio.Event()

@@ -5,6 +5,7 @@ often before, RabbitMQ does not say.  So it never reaches a worker: it goes back
 as a new delivery that knows.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import trio
@@ -13,15 +14,15 @@ from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.intake import Held, Stash
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender, cause, rest, spent
-from chicory.brokers.rabbitmq.publisher import Publisher
-from chicory.errors import BrokerUnavailable
-from chicory.links.amqp_channel import Fate
+from chicory.brokers.rabbitmq.publisher import REMEDY, Publisher
 from chicory.types import TaskMessage
 from chicory.wire import unpack
 
 DIED = "its worker was killed, or lost its connection to the broker"
 
 _MOST = 256
+
+log = logging.getLogger("chicory.rabbitmq")
 
 
 class Returns:
@@ -89,7 +90,9 @@ class Returns:
         return self._sender.again(held.names, unpack(held.content.body), spent=spent(headers), cause=cause(headers))
 
     async def _move(self, moves: Sequence[tuple[Held, Parcel]]) -> None:
-        fates = await self._publisher.deliver([parcel for _, parcel in moves])
-        if any(fate is not Fate.TAKEN for fate in fates):
-            raise BrokerUnavailable(self._publisher.trouble)
-        self._acknowledge([held for held, _ in moves])
+        fitting = [(held, parcel) for held, parcel in moves if self._publisher.takes(parcel)]
+        if len(fitting) < len(moves):
+            stuck = len(moves) - len(fitting)
+            log.error("%d messages are larger than RabbitMQ takes now, and wait for another worker; %s", stuck, REMEDY)
+        await self._publisher.move([parcel for _, parcel in fitting])
+        self._acknowledge([held for held, _ in fitting])

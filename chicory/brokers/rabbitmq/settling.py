@@ -7,7 +7,8 @@ from chicory.brokers.rabbitmq.mail import REPLIES, Parcel, Sender
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.delay import bounded
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn
-from chicory.types import TaskMessage
+from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
+from chicory.wire import pack_record
 
 
 def road(settlement: Settlement) -> str:
@@ -33,6 +34,18 @@ def reply(settlement: Settlement, names: Names, sender: Sender) -> Parcel | None
     if settlement.record is None or not isinstance(message, TaskMessage):
         return None
     return sender.reply(names, message, settlement.record) if (message.reply_to or "").startswith(REPLIES) else None
+
+
+def refusal(settlement: Settlement, names: Names, sender: Sender) -> Parcel:
+    """What is sent in the place of a result that is larger than the server takes."""
+    message, record = settlement.delivery.message, settlement.record
+    assert isinstance(message, TaskMessage)
+    assert record is not None
+    why = (
+        f"the result has {len(record)} bytes, more than RabbitMQ takes; store the data elsewhere and return where it is"
+    )
+    failed = ResultRecord(TaskState.FAILURE, failure=Failure("PayloadError", why))
+    return sender.reply(names, message, pack_record(failed))
 
 
 def copy(settlement: Settlement, names: Names, sender: Sender, now: float) -> Parcel | None:

@@ -24,6 +24,7 @@ from chicory.links.executor import CALLERS, running
 from chicory.links.per_run import PerRun
 from chicory.links.redis_address import Address, address_of
 from chicory.links.redis_pool import Pool, parse_info, verify_server
+from chicory.outage import Pace
 from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
 from chicory.wire import check_queue, pack
 
@@ -94,7 +95,13 @@ class RedisBroker:
 
     def _new_publisher(self) -> Publisher:
         config, pool = self.config, self._pool
-        return Publisher(pool, timeout=config.publish_timeout, limit=config.max_stream_length, results=self._results)
+        return Publisher(
+            pool,
+            timeout=config.publish_timeout,
+            pace=Pace.of(config),
+            limit=config.max_stream_length,
+            results=self._results,
+        )
 
     def _keys_of(self, queue: str) -> Keys:
         keys = self._keys.get(queue)

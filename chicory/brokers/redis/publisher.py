@@ -15,19 +15,20 @@ from chicory.brokers.redis.scripts import script
 from chicory.errors import BrokerError, BrokerUnavailable
 from chicory.links.redis import Connection, ServerError
 from chicory.links.redis_pool import Pool
+from chicory.outage import Pace
 
 log = logging.getLogger("chicory.redis")
-
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 1.0
 
 
 class Publisher:
     """Publishes for one app in one run: of trio, of an asyncio loop, or of one sync caller at a time."""
 
-    def __init__(self, pool: Pool, *, timeout: float, limit: int | None, results: ResultKeys | None = None) -> None:
+    def __init__(
+        self, pool: Pool, *, timeout: float, pace: Pace, limit: int | None, results: ResultKeys | None = None
+    ) -> None:
         self._pool = pool
         self._timeout = timeout
+        self._pace = pace
         self._now = pool.executor.now
         self._sleep = pool.executor.sleep
         self._turn = pool.executor.event
@@ -66,25 +67,26 @@ class Publisher:
     async def _write(self, own: Ticket) -> None:
         """Write batches of every lane until *own* is finished."""
         deadline = self._now() + self._timeout
-        pause = _FIRST_PAUSE
+        failures = 0
         while not own.done:
             batches = self._outbox.batches()
             try:
                 connection = await self._ready_connection()
                 replies = await self._exchange(connection, batches, deadline)
             except BrokerUnavailable as error:
+                failures += 1
+                pause = self._pace.wait(failures, random.random())
                 if self._now() + pause >= deadline:
                     self._outbox.give_up(error)
                     return
-                if pause == _FIRST_PAUSE:
+                if failures == 1:
                     log.warning("%s (trying on for %g s)", error, self._timeout)
-                await self._sleep(pause * (0.5 + random.random() / 2))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await self._sleep(pause)
                 continue
             except BrokerError as error:
                 self._outbox.give_up(error)
                 return
-            pause = _FIRST_PAUSE
+            failures = 0
             for (lane, batch), reply in zip(batches, replies, strict=True):
                 self._outbox.answer(lane, batch, reply)
 
