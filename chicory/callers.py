@@ -13,8 +13,7 @@ def check_caller(end: object) -> None:
     if caller in getattr(end, "callers", (TRIO,)):
         return
     kind = "sync" if caller == SYNC else caller
-    why = ", whose tasks live and run in one trio run," if getattr(end, "in_process", False) else ""
     raise UsageError(
-        f"{type(end).__name__}{why} has no way for {kind} callers; call from trio, or give the app"
+        f"{type(end).__name__} has no way for {kind} callers; call from trio, or give the app"
         " BrokerType.EMBEDDED or BrokerType.REDIS, with the backend that goes with it"
     )

@@ -1,4 +1,4 @@
-"""Unix seconds by the clock of the trio run: steady while the run lasts, and virtual where the run's clock is."""
+"""Unix seconds, in a trio run by its clock: steady while the run lasts, and virtual where the run's clock is."""
 
 import time
 
@@ -9,13 +9,15 @@ _epoch: RunVar[float] = RunVar("chicory_epoch")
 
 
 def unix_now() -> float:
-    """Seconds since the epoch, as trio's clock counts them.
+    """Seconds since the epoch, as trio's clock counts them; outside of trio, by the wall clock.
 
     The wall clock is read once in each run, so everything in a run agrees, nobody's correction of the host's clock
     moves a due time, and a test on `MockClock` can wait for years.
     """
     try:
         epoch = _epoch.get()
+    except RuntimeError:  # outside of trio
+        return time.time()
     except LookupError:
         epoch = time.time() - trio.current_time()
         _epoch.set(epoch)

@@ -4,7 +4,6 @@ import copy
 import functools
 import inspect
 import math
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FunctionType
@@ -148,7 +147,7 @@ class Task(Generic[P, R]):
         message = self._message(args, kwargs)
         if self._options.delay is None:
             return message
-        return replace(message, eta=datetime.fromtimestamp(_now() + self._options.delay, UTC))
+        return replace(message, eta=datetime.fromtimestamp(unix_now() + self._options.delay, UTC))
 
     def options(
         self,
@@ -319,11 +318,4 @@ def _seconds(span: float | timedelta) -> float:
 def _instant(expires: datetime | float | None) -> datetime | None:
     if expires is None or isinstance(expires, datetime):
         return expires
-    return datetime.fromtimestamp(_now() + expires, UTC)
-
-
-def _now() -> float:
-    try:
-        return unix_now()
-    except RuntimeError:  # outside trio
-        return time.time()
+    return datetime.fromtimestamp(unix_now() + expires, UTC)

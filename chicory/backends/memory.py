@@ -1,15 +1,17 @@
 """Results in this process's memory: the reference for all other backends, and the one for tests."""
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 
 import attrs
-from trio.lowlevel import ParkingLot, checkpoint
 
 from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Broker
 from chicory.clock import unix_now
 from chicory.ids import born
+from chicory.links.bell import Bell
+from chicory.links.executor import CALLERS, checkpoint
 from chicory.types import ResultRecord, TaskState
 from chicory.wire import pack_record, unpack_record
 
@@ -26,8 +28,11 @@ class _Kept:
 class MemoryBackend:
     """Keeps each finished result for *result_ttl* seconds, and what is unfinished until it is finished.
 
-    With the memory broker, results are stored in one step with settling.
+    With the memory broker, results are stored in one step with settling.  Like it, it serves whoever calls, in any
+    thread of this process.
     """
+
+    callers = CALLERS
 
     def __init__(self, *, result_ttl: float = 86400.0) -> None:
         self._ttl = result_ttl
@@ -35,7 +40,9 @@ class MemoryBackend:
         # In order of expiry, because all live equally long.  A record that was replaced meanwhile is recognised by
         # not being the same object.
         self._expiries: deque[tuple[float, str, _Kept]] = deque()
-        self._waiting: dict[str, ParkingLot] = {}
+        self._waiting: dict[str, Bell] = {}
+        # Taken after the broker's, by a broker that settles; never the other way round.
+        self._lock = threading.RLock()
 
     def joins(self, broker: Broker) -> bool:
         """See Backend.  A memory broker says of itself that it is one; drivers do not import each other."""
@@ -44,9 +51,10 @@ class MemoryBackend:
     async def expect(self, task_ids: Sequence[str]) -> None:
         """See Backend."""
         await checkpoint()
-        for task_id in task_ids:
-            if not self.knows(task_id):
-                self.begin(task_id)
+        with self._lock:
+            for task_id in task_ids:
+                if not self.knows(task_id):
+                    self.begin(task_id)
 
     async def store(self, records: Sequence[StoredRecord]) -> None:
         """See Backend."""
@@ -57,21 +65,25 @@ class MemoryBackend:
     async def fetch(self, task_id: str) -> ResultRecord:
         """See Backend."""
         await checkpoint()
-        return self._look(task_id)
+        with self._lock:
+            return self._look(task_id)
 
     async def wait(self, task_id: str) -> ResultRecord:
         """See Backend."""
         await checkpoint()
         while True:
-            record = self._look(task_id)
-            if record.state.finished or record.state is TaskState.UNKNOWN:
-                return record
-            lot = self._waiting.setdefault(task_id, ParkingLot())
+            with self._lock:
+                record = self._look(task_id)
+                if record.state.finished or record.state is TaskState.UNKNOWN:
+                    return record
+                bell = self._waiting.setdefault(task_id, Bell())
+                turn = bell.turn()
             try:
-                await lot.park()
+                await bell.heard(turn)
             finally:
-                if not lot and self._waiting.get(task_id) is lot:
-                    del self._waiting[task_id]
+                with self._lock:
+                    if not bell and self._waiting.get(task_id) is bell:
+                        del self._waiting[task_id]
 
     async def aclose(self) -> None:
         """See Backend.  There is nothing to close."""
@@ -79,29 +91,33 @@ class MemoryBackend:
 
     def knows(self, task_id: str) -> bool:
         """Whether a task of this id was published and is not forgotten; for the broker."""
-        self._expire()
-        return task_id in self._kept
+        with self._lock:
+            self._expire()
+            return task_id in self._kept
 
     def begin(self, task_id: str) -> None:
         """Note the task as pending, whatever was known of it; for the broker."""
-        self._kept[task_id] = _Kept(TaskState.PENDING, _PENDING)
+        with self._lock:
+            self._kept[task_id] = _Kept(TaskState.PENDING, _PENDING)
 
     def keep(self, task_id: str, record: bytes) -> None:
         """Store a packed record, unless the one there is further on; for the broker."""
-        self._expire()
         kept = _Kept(unpack_record(record).state, record)
-        there = self._kept.get(task_id)
-        if there is not None and (there.state.finished or _rank(there.state) > _rank(kept.state)):
-            return
-        self._kept[task_id] = kept
-        if kept.state.finished:
-            self._expiries.append((unix_now() + self._ttl, task_id, kept))
-            self._tell(task_id)
+        with self._lock:
+            self._expire()
+            there = self._kept.get(task_id)
+            if there is not None and (there.state.finished or _rank(there.state) > _rank(kept.state)):
+                return
+            self._kept[task_id] = kept
+            if kept.state.finished:
+                self._expiries.append((unix_now() + self._ttl, task_id, kept))
+                self._tell(task_id)
 
     def forget(self, task_id: str) -> None:
         """The task will never run; for the broker."""
-        if self._kept.pop(task_id, None) is not None:
-            self._tell(task_id)
+        with self._lock:
+            if self._kept.pop(task_id, None) is not None:
+                self._tell(task_id)
 
     def _look(self, task_id: str) -> ResultRecord:
         self._expire()
@@ -121,8 +137,8 @@ class MemoryBackend:
                 del self._kept[task_id]
 
     def _tell(self, task_id: str) -> None:
-        if (lot := self._waiting.get(task_id)) is not None:
-            lot.unpark_all()
+        if (bell := self._waiting.get(task_id)) is not None:
+            bell.ring()
 
 
 def _rank(state: TaskState) -> int:

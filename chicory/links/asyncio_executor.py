@@ -10,6 +10,20 @@ from chicory.links.executor import ASYNCIO, Executor
 T = TypeVar("T")
 
 
+class _Signal:
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        # Whoever waited is gone with its loop.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> object:
+        return await self._event.wait()
+
+
 class AsyncioExecutor:
     """Nothing here outlives its loop, and no task is started behind the caller's back."""
 
@@ -17,6 +31,7 @@ class AsyncioExecutor:
     current_run = staticmethod(asyncio.get_running_loop)
     sleep = staticmethod(asyncio.sleep)
     event = staticmethod(asyncio.Event)
+    signal = staticmethod(_Signal)
     lock = staticmethod(asyncio.Lock)
 
     def attend(self, close: Callable[[], None]) -> object:

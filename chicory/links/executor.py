@@ -4,6 +4,7 @@ What is said, and what the answers mean, is written once, in coroutines that wai
 gives them.  Which executor that is, the running library decides, by sniffio's test.
 """
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
@@ -63,6 +64,10 @@ class Executor(Protocol):
         """An event that is not set."""
         ...
 
+    def signal(self) -> Turn:
+        """An event that is not set, and that any thread may set."""
+        ...
+
     def lock(self) -> AbstractAsyncContextManager[Any]:
         """A lock that is free."""
         ...
@@ -76,6 +81,23 @@ class Executor(Protocol):
         ...
 
 
+class _TrioSignal:
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._run = trio.lowlevel.current_trio_token()
+
+    def set(self) -> None:
+        if on_this_thread.name == TRIO and trio.lowlevel.current_trio_token() is self._run:
+            self._event.set()
+            return
+        # Whoever waited is gone with its run.
+        with contextlib.suppress(trio.RunFinishedError):
+            self._run.run_sync_soon(self._event.set, idempotent=True)
+
+    async def wait(self) -> object:
+        return await self._event.wait()
+
+
 class TrioExecutor:
     """The one that workers use."""
 
@@ -84,6 +106,7 @@ class TrioExecutor:
     now = staticmethod(trio.current_time)
     sleep = staticmethod(trio.sleep)
     event = staticmethod(trio.Event)
+    signal = staticmethod(_TrioSignal)
     lock = staticmethod(trio.Lock)
 
     def attend(self, close: Callable[[], None]) -> object:
@@ -141,3 +164,11 @@ def running_library() -> str | None:
         # A thread that was given its starter's context variables is told of its starter's loop.
         return ASYNCIO if is_running() else None
     return SYNC if library == BLOCKING else library
+
+
+async def checkpoint() -> None:
+    """Let others run, and be cancelled, whoever calls."""
+    if on_this_thread.name == TRIO:
+        await trio.lowlevel.checkpoint()
+    else:
+        await running().sleep(0)

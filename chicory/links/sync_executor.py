@@ -111,6 +111,19 @@ class _Never:
         raise AssertionError("a sync caller waits for nobody else in its process")
 
 
+class _Signal:
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> object:
+        while not self._event.wait(remaining(inf)):
+            pass  # until there is no time remaining
+        return None
+
+
 class SyncExecutor:
     """Only used inside `finish`, where a call has everything it touches to itself."""
 
@@ -138,6 +151,10 @@ class SyncExecutor:
     def event(self) -> Turn:
         """See Executor."""
         return _Never()
+
+    def signal(self) -> Turn:
+        """See Executor."""
+        return _Signal()
 
     def lock(self) -> AbstractAsyncContextManager[Any]:
         """See Executor.  Nobody else is there."""

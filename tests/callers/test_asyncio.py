@@ -11,9 +11,9 @@ import anyio
 import pytest
 import trio
 
+from chicory import Chicory
 from chicory.errors import UsageError
 from chicory.outcome import Done
-from chicory.testing import memory_app
 from tests.callers.callers import open_caller
 from tests.contract.harness import receive, settle, worker
 
@@ -186,14 +186,14 @@ async def test_looking_at_a_queue_works_too(make, server, caller):
     await caller.close(app)
 
 
-async def test_the_memory_broker_refuses_and_names_the_remedy(caller):
-    app = memory_app()
+async def test_rabbitmq_refuses_until_it_has_a_way(caller):
+    app = Chicory("amqp://guest:guest@127.0.0.1:1/")
 
     @app.task
     async def double(x: int) -> int:
         return 2 * x
 
-    with pytest.raises(UsageError, match=r"MemoryBroker.* no way for asyncio callers; .*BrokerType.EMBEDDED"):
+    with pytest.raises(UsageError, match=r"^RabbitMQBroker has no way for asyncio callers; .*BrokerType.EMBEDDED"):
         await caller.send(double, 1)
 
 

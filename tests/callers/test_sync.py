@@ -17,7 +17,7 @@ import trio
 from chicory import BrokerType, Chicory, ChicoryConfig
 from chicory.config import BrokerConfig, RedisBrokerConfig
 from chicory.errors import BrokerUnavailable, ResultTimeout, UsageError
-from chicory.testing import memory_app, running_worker
+from chicory.testing import running_worker
 
 
 @pytest.fixture(params=["redis"])
@@ -204,19 +204,6 @@ async def test_a_call_that_is_interrupted_leaves_no_answer_to_the_next(make, pro
     await trio.to_thread.run_sync(app.close)
 
 
-def test_the_memory_broker_refuses_and_names_the_remedy():
-    app = memory_app()
-
-    @app.task
-    def double(x: int) -> int:
-        return 2 * x
-
-    with pytest.raises(UsageError, match=r"MemoryBroker.* no way for sync callers; .*BrokerType.EMBEDDED"):
-        double.delay_sync(1)
-    with pytest.raises(UsageError, match="MemoryBackend"):
-        app.result("x").get_sync()
-
-
 def test_rabbitmq_refuses_until_it_has_a_way():
     app = Chicory("amqp://guest:guest@127.0.0.1:1/")
 
@@ -225,6 +212,13 @@ def test_rabbitmq_refuses_until_it_has_a_way():
 
     with pytest.raises(UsageError, match=r"^RabbitMQBroker has no way for sync callers; .*BrokerType.REDIS"):
         work.send_sync()
+
+
+def test_a_database_refuses_until_it_has_a_way(tmp_path):
+    app = Chicory(BrokerType.MEMORY, f"sqlite:///{tmp_path}/results.db")
+
+    with pytest.raises(UsageError, match=r"^SqlBackend has no way for sync callers; .*BrokerType.EMBEDDED"):
+        app.result("x").get_sync()
 
 
 async def test_a_sync_task_may_call_another_from_its_thread(make, server):

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from msgspec.structs import replace
-from trio.lowlevel import checkpoint
 
 from chicory.brokers.base import Consumer, Keeper, Timetable
 from chicory.brokers.memory.consumer import MemoryConsumer
@@ -18,6 +17,7 @@ from chicory.brokers.memory.timetable import MemoryTimetable, Row
 from chicory.clock import unix_now
 from chicory.delay import check_delay
 from chicory.errors import QueueFull, UsageError
+from chicory.links.executor import CALLERS, checkpoint
 from chicory.types import DLQMessage, Finding, Gravity, QueueSizes, TaskMessage
 from chicory.wire import pack, unpack
 
@@ -34,8 +34,8 @@ class MemoryBroker:
     dlq_max_length: dead letters a queue keeps; the oldest goes first.
     max_priority: the highest priority there is (higher ones count as this); None: priorities are ignored.
 
-    Its clock is trio's, so under `MockClock` hours pass at once.  One trio run at a time may use it; what waits in it
-    is still there for the next.
+    Anybody in this process may call, on trio, on asyncio or blocking, in any thread; workers run on trio.  Its clock is
+    that of the trio run that asks, so under `MockClock` hours pass at once.
 
     Publishing an id again while its task is neither finished nor dead does nothing.  With a joined backend that holds
     as long as the backend knows the task, so a repeat after `PublishUnknown` is safe however late it comes.
@@ -43,6 +43,7 @@ class MemoryBroker:
 
     # What a result backend in the same process recognises this broker by.
     in_process = True
+    callers = CALLERS
 
     def __init__(
         self,
@@ -70,34 +71,40 @@ class MemoryBroker:
         """See Broker."""
         await checkpoint()
         due = message.due if delay is None else unix_now() + check_delay(delay)
-        self._store.publish(*_packed(message, queue), due)
-        self._store.wake()
+        packed = _packed(message, queue)
+        with self._store.lock:
+            self._store.publish(*packed, due)
+            self._store.wake()
 
     async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
         """See Broker.  All are checked before the first is taken."""
         await checkpoint()
+        packed = [_packed(message, queue) for message in messages]
         taken = 0
-        try:
-            for message, raw in [_packed(message, queue) for message in messages]:
-                self._store.publish(message, raw, message.due)
-                taken += 1
-        except QueueFull as full:
-            raise QueueFull(full.queue, full.limit, taken) from None
-        finally:
-            self._store.wake()
+        with self._store.lock:
+            try:
+                for message, raw in packed:
+                    self._store.publish(message, raw, message.due)
+                    taken += 1
+            except QueueFull as full:
+                raise QueueFull(full.queue, full.limit, taken) from None
+            finally:
+                self._store.wake()
 
     @asynccontextmanager
     async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[Consumer, None]:
         """See Broker.  What is still held on leaving may be running, so it stays with the lease until that lapses."""
         await checkpoint()
-        if name in self._store.leases:
-            raise UsageError(f"a consumer named {name!r} has joined already; every worker needs a name of its own")
-        places = {queue: self._store.places(queue) for queue in queues}
-        lease = self._store.leases[name] = Lease(name, unix_now() + self._store.limits.lease)
+        with self._store.lock:
+            if name in self._store.leases:
+                raise UsageError(f"a consumer named {name!r} has joined already; every worker needs a name of its own")
+            places = {queue: self._store.places(queue) for queue in queues}
+            lease = self._store.leases[name] = Lease(name, unix_now() + self._store.limits.lease)
         try:
             yield MemoryConsumer(self._store, lease, places, limit)
         finally:
-            self._store.end(lease)
+            with self._store.lock:
+                self._store.end(lease)
 
     def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Keeper]:
         """See Broker."""
@@ -115,55 +122,63 @@ class MemoryBroker:
     async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
         """See Broker."""
         await checkpoint()
-        letters = islice(self._store.places(queue).letters(start), count)
-        return [_dead_letter(letter_id, letter, queue) for letter_id, letter in letters]
+        with self._store.lock:
+            letters = islice(self._store.places(queue).letters(start), count)
+            return [_dead_letter(letter_id, letter, queue) for letter_id, letter in letters]
 
     async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
         """See Broker."""
         await checkpoint()
-        places = self._store.places(queue)
-        letter_id = places.find(message_id)
-        if letter_id is not None:
-            self._store.replay(places, letter_id, reset_retries=reset_retries)
-        return letter_id is not None
+        with self._store.lock:
+            places = self._store.places(queue)
+            letter_id = places.find(message_id)
+            if letter_id is not None:
+                self._store.replay(places, letter_id, reset_retries=reset_retries)
+            return letter_id is not None
 
     async def delete_from_dlq(self, message_id: str, queue: str = "default") -> bool:
         """See Broker."""
         await checkpoint()
-        places = self._store.places(queue)
-        letter_id = places.find(message_id)
-        if letter_id is not None:
-            places.delete(letter_id)
-        return letter_id is not None
+        with self._store.lock:
+            places = self._store.places(queue)
+            letter_id = places.find(message_id)
+            if letter_id is not None:
+                places.delete(letter_id)
+            return letter_id is not None
 
     async def purge_dlq(self, queue: str = "default") -> int:
         """See Broker."""
         await checkpoint()
-        places = self._store.places(queue)
-        letters = list(places.dead)
-        for letter_id in letters:
-            places.delete(letter_id)
-        return len(letters)
+        with self._store.lock:
+            places = self._store.places(queue)
+            letters = list(places.dead)
+            for letter_id in letters:
+                places.delete(letter_id)
+            return len(letters)
 
     async def get_dlq_count(self, queue: str = "default") -> int:
         """See Broker."""
         await checkpoint()
-        return len(self._store.places(queue).dead)
+        with self._store.lock:
+            return len(self._store.places(queue).dead)
 
     async def get_queue_sizes(self, queue: str = "default") -> QueueSizes:
         """See Broker."""
         await checkpoint()
-        return self._store.places(queue).sizes
+        with self._store.lock:
+            return self._store.places(queue).sizes
 
     async def purge_queue(self, queue: str = "default") -> int:
         """See Broker.  A joined backend forgets these tasks: they will never run."""
         await checkpoint()
-        return self._store.purge(self._store.places(queue))
+        with self._store.lock:
+            return self._store.purge(self._store.places(queue))
 
     async def counters(self, queue: str = "default") -> dict[str, int]:
         """See Broker."""
         await checkpoint()
-        return dict(self._store.places(queue).books)
+        with self._store.lock:
+            return dict(self._store.places(queue).books)
 
     async def ping(self) -> str:
         """See Broker."""

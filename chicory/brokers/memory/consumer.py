@@ -4,13 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from chicory.brokers.base import Delivery, Settlement
 from chicory.brokers.memory.places import Places
 from chicory.brokers.memory.store import Lease, Store, as_delivery
 from chicory.clock import unix_now
 from chicory.errors import LeaseLost
+from chicory.links.executor import checkpoint
 
 
 class MemoryConsumer:
@@ -36,28 +37,33 @@ class MemoryConsumer:
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await checkpoint_if_cancelled()
         while True:
-            if self._lease.lost:
-                raise LeaseLost(f"consumer {self.name} was taken for dead; join again under another name")
-            free = min(limit, self._limit - len(self._lease.held))
-            if taken := self._store.deliver(self._lease, self._queues, free):
+            with self._store.lock:
+                if self._lease.lost:
+                    raise LeaseLost(f"consumer {self.name} was taken for dead; join again under another name")
+                free = min(limit, self._limit - len(self._lease.held))
+                taken = self._store.deliver(self._lease, self._queues, free)
+                turn = None if taken else self._store.arrival.turn()
+            if turn is None:
                 # Shielded: a cancellation here would leave deliveries that nobody has seen.
                 await cancel_shielded_checkpoint()
                 return taken
-            await self._store.arrival.park()
+            await self._store.arrival.heard(turn)
 
     def reconnect(self) -> None:
         pass  # there is nothing between us and the broker
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery | None]:
         await checkpoint()
-        held = [self._store.acknowledge(self._lease, delivery) for delivery in deliveries]
-        self._store.wake()
+        with self._store.lock:
+            held = [self._store.acknowledge(self._lease, delivery) for delivery in deliveries]
+            self._store.wake()
         return [replace(one, acked=True) if ours else None for one, ours in zip(deliveries, held, strict=True)]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         await checkpoint()
-        held = [self._store.settle(self._lease, settlement) for settlement in settlements]
-        self._store.wake()
+        with self._store.lock:
+            held = [self._store.settle(self._lease, settlement) for settlement in settlements]
+            self._store.wake()
         return held
 
     async def isolate(self, delivery: Delivery) -> None:
@@ -66,14 +72,16 @@ class MemoryConsumer:
 
     async def renew(self) -> bool:
         await checkpoint()
-        if not self._lease.lost:
-            self._lease.expires = unix_now() + self.lease
-        return not self._lease.lost
+        with self._store.lock:
+            if not self._lease.lost:
+                self._lease.expires = unix_now() + self.lease
+            return not self._lease.lost
 
     async def reconcile(self, held: Collection[Any]) -> Sequence[Delivery]:
         await checkpoint()
-        return [
-            as_delivery(places.delivered[receipt], queue, receipt)
-            for receipt, (queue, places) in self._lease.held.items()
-            if receipt not in held
-        ]
+        with self._store.lock:
+            return [
+                as_delivery(places.delivered[receipt], queue, receipt)
+                for receipt, (queue, places) in self._lease.held.items()
+                if receipt not in held
+            ]

@@ -1,18 +1,23 @@
-"""All queues of a memory broker and who holds what.  No method waits, so each is one step to everybody else."""
+"""All queues of a memory broker and who holds what.
 
+No method waits, so each is one step to everybody else in its run; whoever calls holds the lock, so it is one step to
+other threads too.
+"""
+
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from itertools import count as counting
 from typing import Protocol, assert_never
 
 import attrs
-from trio.lowlevel import ParkingLot
 
 from chicory.brokers.base import Delivery, Settlement, life
 from chicory.brokers.memory.places import Entry, Letter, Places
 from chicory.clock import unix_now
 from chicory.delay import bounded
 from chicory.errors import QueueFull
+from chicory.links.bell import Bell
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn, afresh
 from chicory.types import TaskMessage
 from chicory.wire import check_queue, pack, unpack
@@ -69,9 +74,10 @@ class Store:
         self.limits = limits
         self.leases: dict[str, Lease] = {}
         self.records: Records | None = None
+        self.lock = threading.RLock()
         # Where consumers wait for something to receive, and keepers for something to be due earlier.
-        self.arrival = ParkingLot()
-        self.rescheduled = ParkingLot()
+        self.arrival = Bell()
+        self.rescheduled = Bell()
         self._queues: defaultdict[str, Places] = defaultdict(Places)
         self._unfinished: Counter[str] = Counter()
         self._numbers = counting(1)
@@ -151,7 +157,7 @@ class Store:
                 taken += 1
             self.end(lease)
         # Also when nothing was taken: a lost consumer that waits has to be told.
-        self.arrival.unpark_all()
+        self.arrival.ring()
         return taken
 
     def end(self, lease: Lease) -> None:
@@ -184,8 +190,8 @@ class Store:
 
     def wake(self) -> None:
         """Tell everybody who waits to look again."""
-        self.arrival.unpark_all()
-        self.rescheduled.unpark_all()
+        self.arrival.ring()
+        self.rescheduled.ring()
 
     def _entry(self, message: TaskMessage, raw: bytes | None = None) -> Entry:
         highest = self.limits.max_priority
