@@ -18,8 +18,8 @@ from chicory.retry import RetryPolicy
 from chicory.schedules.schedule import Schedule, Schedules, seconds_of, timing_of
 from chicory.schedules.slots import Misfire
 from chicory.secret import SecretStr
-from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, default_name, is_method, named
-from chicory.types import BackendType, BrokerType, DeliveryMode, TaskMessage, ValidationMode
+from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, check_flavor, default_name, is_method, named
+from chicory.types import BackendType, BrokerType, DeliveryMode, Flavor, TaskMessage, ValidationMode
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -72,7 +72,7 @@ class Chicory:
     backend: the same for results, and the URL of a database (`postgresql://`, `mysql://`, `mariadb://`, `sqlite:///`);
         None is what goes with the broker.
     config: settings given in code; they win over the environment and the file.
-    delivery_mode, retry_policy, validation_mode: for the tasks that do not say otherwise.
+    delivery_mode, retry_policy, validation_mode, flavor: for the tasks that do not say otherwise.
 
     Nothing is read or connected before it is needed.
     """
@@ -86,12 +86,14 @@ class Chicory:
         *,
         retry_policy: RetryPolicy | None = None,
         validation_mode: ValidationMode = ValidationMode.NONE,
+        flavor: Flavor = "trio",
         name: str | None = None,
     ) -> None:
         self.name = name
         self.delivery_mode = DeliveryMode(delivery_mode)
         self.validation_mode = ValidationMode(validation_mode)
         self.retry_policy = retry_policy or RetryPolicy()
+        self.flavor: Flavor = check_flavor(flavor)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._schedules = Schedules()
         self._said = _with_backend(_with_broker(config or ChicoryConfig(), broker), backend)
@@ -226,6 +228,7 @@ class Chicory:
         retry_policy: RetryPolicy | None = None,
         delivery_mode: DeliveryMode | None = None,
         validation_mode: ValidationMode | None = None,
+        flavor: Flavor | None = None,
         timeout: float | None = None,
         expires: float | timedelta | None = None,
         priority: int | None = None,
@@ -241,6 +244,7 @@ class Chicory:
         retry_policy: RetryPolicy | None = None,
         delivery_mode: DeliveryMode | None = None,
         validation_mode: ValidationMode | None = None,
+        flavor: Flavor | None = None,
         timeout: float | None = None,
         expires: float | timedelta | None = None,
         priority: int | None = None,
@@ -249,13 +253,15 @@ class Chicory:
         """Register a function as a task: `@app.task`, `@app.task()` or `@app.task(timeout=30, ...)`.
 
         The name is `module.function` unless given; it is what messages carry, so a task that moves keeps its messages
-        only if it keeps its name.  The other options are those of `TaskSettings`.
+        only if it keeps its name.  An async function is awaited where its *flavor* says: on trio, or on an asyncio loop
+        that the worker has beside.  The other options are those of `TaskSettings`.
         """
         settings = TaskSettings(
             queue=queue,
             retry_policy=retry_policy,
             delivery_mode=delivery_mode,
             validation_mode=validation_mode,
+            flavor=flavor,
             timeout=timeout,
             expires=expires.total_seconds() if isinstance(expires, timedelta) else expires,
             priority=priority,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, get_args
 
 import attrs
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from chicory.links.sync_executor import finish
 from chicory.naming import dotted
 from chicory.result import AsyncResult
 from chicory.retry import RetryPolicy
-from chicory.types import DeliveryMode, TaskMessage, ValidationMode
+from chicory.types import DeliveryMode, Flavor, TaskMessage, ValidationMode
 from chicory.validation.contract import Contract
 from chicory.wire import check_name, check_queue
 
@@ -37,6 +37,13 @@ T = TypeVar("T", bound="Task[..., Any]")
 def _limit(_: object, attribute: "attrs.Attribute[float | None]", value: float | None) -> None:
     if value is not None and not 0 < value < math.inf:
         raise UsageError(f"{attribute.name} must be a positive number of seconds, not {value}")
+
+
+def check_flavor(flavor: str) -> Flavor:
+    """*flavor*, when there is one called so; else UsageError."""
+    if flavor not in get_args(Flavor):
+        raise UsageError(f"flavor must be one of {', '.join(map(repr, get_args(Flavor)))}, not {flavor!r}")
+    return cast("Flavor", flavor)
 
 
 def _queue(_: object, __: object, value: str) -> None:
@@ -54,6 +61,7 @@ class TaskSettings:
 
     queue: None is the worker's default queue, "default".
     retry_policy, delivery_mode, validation_mode: None is the app's.
+    flavor: what an async function is written for; None is the app's.
     timeout: seconds one run may take.  expires: seconds after sending during which it is worth running.
     """
 
@@ -63,6 +71,7 @@ class TaskSettings:
     validation_mode: ValidationMode | None = attrs.field(
         default=None, converter=attrs.converters.optional(ValidationMode)
     )
+    flavor: Flavor | None = attrs.field(default=None, converter=attrs.converters.optional(check_flavor))
     timeout: float | None = attrs.field(default=None, validator=_limit)
     expires: float | None = attrs.field(default=None, validator=_limit)
     priority: int | None = None
@@ -108,6 +117,7 @@ class Task(Generic[P, R]):
         self.function = function
         self.settings = settings
         self.is_async = inspect.iscoroutinefunction(function)
+        self.flavor = _flavor(app, name, settings, is_async=self.is_async)
         self.takes_context = _takes_context(function, name)
         self.shape = Shape(function, skip=int(self.takes_context))
         self.contract = Contract(
@@ -300,6 +310,15 @@ def is_method(function: Callable[..., Any]) -> bool:
     if not home or home.endswith("<locals>"):
         return False
     return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
+
+
+def _flavor(app: "Chicory", name: str, settings: TaskSettings, *, is_async: bool) -> Flavor | None:
+    """What the function is written for; None when it is not async, and so runs in a thread."""
+    if is_async:
+        return settings.flavor or app.flavor
+    if settings.flavor is not None:
+        raise UsageError(f"task {name!r} is no async function and runs in a thread; leave out its flavor")
+    return None
 
 
 def _takes_context(function: Callable[..., Any], name: str) -> bool:

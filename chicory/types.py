@@ -6,7 +6,7 @@ message in 0.14 µs against 1.9) and decoded straight from JSON.  What is made r
 
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ __all__ = [
     "DeliveryMode",
     "Failure",
     "Finding",
+    "Flavor",
     "Gravity",
     "QueueSizes",
     "ResultRecord",
@@ -51,6 +52,10 @@ class BackendType(Enum):
     MEMORY = "memory"
     RPC = "rpc"
     NONE = "none"
+
+
+# What an async function is written for.
+Flavor = Literal["trio", "asyncio"]
 
 
 class DeliveryMode(StrEnum):

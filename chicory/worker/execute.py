@@ -1,6 +1,5 @@
 """Runs one task and says how it ended, whatever it did."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from chicory.worker.plan import Plan
 
 # Ctrl-C must reach whoever runs the worker, not the task that happens to be running.
 @trio.lowlevel.enable_ki_protection
-async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: trio.CapacityLimiter) -> Ending:
+async def execute(plan: Plan, message: TaskMessage, deliveries: int) -> Ending:
     """Run *message*.  Never raises: a failure that left here would cancel every other task of the worker."""
     timeout = plan.timeout if message.timeout is None else message.timeout
     args, kwargs = message.args, message.kwargs
@@ -28,14 +27,14 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: tr
             except ValidationError as error:
                 return Unrunnable(Failure("ValidationError", describe(error).message))
         if timeout is None:
-            if plan.is_async and not plan.takes_context:
+            if plan.elsewhere is None and not plan.takes_context:
                 # The common case, without one more coroutine.
                 value = await plan.function(*args, **kwargs)
             else:
-                value = await _call(plan, message, args, kwargs, deliveries, limiter)
+                value = await _call(plan, message, args, kwargs, deliveries)
             return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         with trio.move_on_after(timeout):
-            value = await _call(plan, message, args, kwargs, deliveries, limiter)
+            value = await _call(plan, message, args, kwargs, deliveries)
             return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         return TimedOut(timeout)
     except trio.TrioInternalError:
@@ -46,20 +45,12 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, limiter: tr
         return _ending(plan.policy_of(message).retry, error)
 
 
-async def _call(
-    plan: Plan,
-    message: TaskMessage,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    deliveries: int,
-    limiter: trio.CapacityLimiter,
-) -> Any:
+async def _call(plan: Plan, message: TaskMessage, args: Sequence[Any], kwargs: dict[str, Any], deliveries: int) -> Any:
     if plan.takes_context:
         args = (TaskContext(message, deliveries), *args)
-    if plan.is_async:
+    if plan.elsewhere is None:
         return await plan.function(*args, **kwargs)
-    # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
-    return await trio.to_thread.run_sync(functools.partial(plan.function, *args, **kwargs), limiter=limiter)
+    return await plan.elsewhere(message, args, kwargs)
 
 
 def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any) -> Ending:

@@ -7,6 +7,7 @@ from types import TracebackType
 import outcome
 import trio
 
+from chicory import links
 from chicory.types import Failure
 
 MAX_MESSAGE = 4096
@@ -14,7 +15,7 @@ MAX_TRACEBACK = 16 * 1024
 
 
 # Frames of these at the top of a traceback tell a user nothing about the task.
-_OURS = tuple(os.path.dirname(file) + os.sep for file in (__file__, trio.__file__, outcome.__file__))
+_OURS = tuple(os.path.dirname(file) + os.sep for file in (__file__, links.__file__, trio.__file__, outcome.__file__))
 
 
 def describe(error: BaseException) -> Failure:

@@ -12,6 +12,7 @@ from chicory.exits import OK
 from chicory.journal import start_logging
 from chicory.loading import import_app
 from chicory.process import limit_memory, refuse_memory, run
+from chicory.worker.flavors import prepare
 from chicory.worker.serve import serve
 
 
@@ -42,6 +43,7 @@ def _app() -> Chicory:
     # Likewise what validation needs; and a hint that cannot be read is told of once, not by each worker.
     for task in app.tasks.values():
         task.contract.prepare()
+    prepare(app)
     return app
 
 

@@ -14,6 +14,7 @@ from chicory.outcome import Ending, Expired, Lost, Policy, Unrunnable
 from chicory.task import Task
 from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable, timestamp
 from chicory.validation.contract import Arguments
+from chicory.worker.flavors import Elsewhere, Flavors
 
 
 @final
@@ -23,7 +24,8 @@ class Plan:
 
     task: Task[..., Any]
     function: Callable[..., Any]
-    is_async: bool
+    # None is on trio.
+    elsewhere: Elsewhere | None
     takes_context: bool
     timeout: float | None
     mode: DeliveryMode
@@ -45,8 +47,9 @@ class Plan:
 class Catalog:
     """The plans of an app's tasks, made when first needed."""
 
-    def __init__(self, app: Chicory, config: WorkerConfig) -> None:
+    def __init__(self, app: Chicory, config: WorkerConfig, flavors: Flavors) -> None:
         self._app = app
+        self._flavors = flavors
         self._config = config
         self._plans: dict[str, Plan] = {}
         # For what is no task at all.
@@ -79,7 +82,7 @@ class Catalog:
         return Plan(
             task=task,
             function=task.function,
-            is_async=task.is_async,
+            elsewhere=self._flavors.elsewhere(task),
             takes_context=task.takes_context,
             timeout=settings.timeout,
             mode=settings.delivery_mode or app.delivery_mode,

@@ -44,6 +44,7 @@ async def serve(app: Chicory, *, scheduler: bool, burst: bool = False) -> None:
         with watchdog.watching():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watchdog.pulse, worker.look)
+                nursery.start_soon(watchdog.watch, worker.flavors)
                 nursery.start_soon(_signals, worker, line)
                 nursery.start_soon(_listen, worker, line)
                 # From the first moment: one that waits for its broker must not be taken for one that hangs.

@@ -59,7 +59,6 @@ class Terms:
     tally: Tally
     gate: Gate
     outage: Outage
-    limiter: trio.CapacityLimiter
     clock: Callable[[], float]
     leave: Callable[[int], None]
     drain: Drain
@@ -303,7 +302,7 @@ class Session:
         if policy.retry.time_budget is not None and message.first_try is None:
             message = replace(message, first_try=self._consumer.now())
             delivery = replace(delivery, message=message)
-        ending = await execute(plan, message, delivery.count, self._terms.limiter)
+        ending = await execute(plan, message, delivery.count)
         self.holdings.running -= 1
         self._conclude(delivery, policy, ending)
 

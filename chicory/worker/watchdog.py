@@ -1,4 +1,7 @@
-"""A thread that sees what the event loop cannot: that the loop stands still, and that chicoryd has gone meanwhile."""
+"""A thread that sees what the event loop cannot: that the loop stands still, and that chicoryd has gone meanwhile.
+
+The loop itself sees to the one that asyncio's tasks have beside it.
+"""
 
 import contextlib
 import logging
@@ -11,12 +14,16 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import trio
 
 from chicory.exits import INTERNAL
 from chicory.journal import Report
 from chicory.types import TaskMessage
+
+if TYPE_CHECKING:
+    from chicory.worker.flavors import Flavors
 
 log = logging.getLogger("chicory.worker")
 
@@ -84,6 +91,29 @@ class Watchdog:
         finally:
             self._turned = float("inf")
 
+    async def watch(self, flavors: "Flavors") -> None:
+        """Say when the asyncio loop stands still while tasks are on it, until cancelled."""
+        asked, told = float("inf"), False
+        while True:
+            due = trio.current_time() + TICK
+            await trio.sleep_until(due)
+            loop, now = flavors.asyncio_loop, time.monotonic()
+            if loop is None or loop.over:
+                asked, told = float("inf"), False
+            elif asked > loop.turned and now > asked:
+                # Unless this loop stood still as well: then it was not for the other to turn.
+                if not told and now - asked > self._late and trio.current_time() - due < TICK:
+                    told = True
+                    complaint = f"the asyncio loop has stood still for {now - asked:.1f} s: a task holds it"
+                    _tell(complaint + _where(loop.thread))
+            else:
+                if told:
+                    log.warning("the asyncio loop turns again; it stood still for %.1f s", loop.turned - asked)
+                asked, told = float("inf"), False
+                if loop.busy:
+                    asked = now
+                    loop.ping()
+
     def lag(self) -> float:
         """The most seconds that the loop was late since this was last asked."""
         lag, self._lag = self._lag, 0.0
@@ -108,26 +138,16 @@ class Watchdog:
                 poll.unregister(self._lifeline)
                 leave_at = now + self._patience
             if now >= leave_at:
-                _tell(f"chicoryd has gone and the time for what runs is over, leaving without it{self._where()}")
+                _tell(
+                    f"chicoryd has gone and the time for what runs is over, leaving without it{_where(self._watched)}"
+                )
                 self._leave(INTERNAL)
                 return
             if self._turned == turned and turned != told and now - turned > TICK + self._late:
                 told = turned
                 # Then this thread could not run either.
                 stopped = now - due > self._late
-                _tell(_complaint(now - turned, stopped=stopped) + self._where(only_task=stopped))
-
-    def _where(self, *, only_task: bool = False) -> str:
-        """What the watched thread does right now, and for which task; with *only_task* nothing when for none."""
-        frame = sys._current_frames().get(self._watched)  # pyright: ignore[reportPrivateUsage]
-        if frame is None:
-            return ""
-        found = task_of(frame)
-        if found is None:
-            return "" if only_task else f", at\n{''.join(traceback.format_stack(frame)[-_DEEPEST:])}"
-        whose, depth = found
-        stack = "".join(traceback.format_stack(frame, depth)[-_DEEPEST:])
-        return f"; it runs {whose.name} ({whose.id}), at\n{stack}"
+                _tell(_complaint(now - turned, stopped=stopped) + _where(self._watched, only_task=stopped))
 
 
 def task_of(frame: FrameType) -> tuple[TaskMessage, int] | None:
@@ -147,6 +167,19 @@ def task_of(frame: FrameType) -> tuple[TaskMessage, int] | None:
 
 # inspect.CO_COROUTINE, without inspect, which costs every worker a megabyte.
 _COROUTINE = 0x80
+
+
+def _where(thread: int | None, *, only_task: bool = False) -> str:
+    """What *thread* does right now, and for which task; with *only_task* nothing when for none."""
+    frame = None if thread is None else sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
+    if frame is None:
+        return ""
+    found = task_of(frame)
+    if found is None:
+        return "" if only_task else f", at\n{''.join(traceback.format_stack(frame)[-_DEEPEST:])}"
+    whose, depth = found
+    stack = "".join(traceback.format_stack(frame, depth)[-_DEEPEST:])
+    return f"; it runs {whose.name} ({whose.id}), at\n{stack}"
 
 
 def _complaint(seconds: float, *, stopped: bool) -> str:

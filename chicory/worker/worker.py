@@ -22,6 +22,7 @@ from chicory.scheduler.scheduler import Scheduler
 from chicory.worker.burst import stop_when_empty
 from chicory.worker.drain import Drain
 from chicory.worker.fetch import Gate
+from chicory.worker.flavors import Flavors
 from chicory.worker.holdings import Tally
 from chicory.worker.lease import boottime
 from chicory.worker.plan import Catalog
@@ -65,6 +66,7 @@ class Worker:
         self._burst = burst
         self._clock = clock
         self._leave = leave or _wait_for
+        self.flavors = Flavors(self.config.concurrency)
         self._tally = Tally()
         self._gate = Gate()
         self._drain = Drain()
@@ -102,6 +104,8 @@ class Worker:
                 await self._serve()
             except BrokerError as error:
                 refused = error
+            finally:
+                await self._close_flavors()
             nursery.cancel_scope.cancel()
         if refused is not None:
             raise refused
@@ -230,13 +234,12 @@ class Worker:
     async def _serve(self) -> None:
         terms = Terms(
             config=self.config,
-            catalog=Catalog(self.app, self.config),
+            catalog=Catalog(self.app, self.config, self.flavors),
             keeps_results=self.app.backend is not None,
             backend=None if self.app.joined else self.app.backend,
             tally=self._tally,
             gate=self._gate,
             outage=self._outage,
-            limiter=trio.CapacityLimiter(self.config.concurrency),
             clock=self._clock,
             leave=self._leave,
             drain=self._drain,
@@ -257,6 +260,18 @@ class Worker:
                 if self.config.require_broker and not self._served:
                     raise cause from None
                 await self._try_later(cause)
+
+    async def _close_flavors(self) -> None:
+        """End what tasks ran on, with the time to clean up that a cancelled task has, too."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._lose_patience)
+                await self.flavors.aclose()
+                nursery.cancel_scope.cancel()
+
+    async def _lose_patience(self) -> None:
+        await trio.sleep(self.config.cancel_grace)
+        self._leave(1)
 
     async def _hold_lease(self, name: str, terms: Terms) -> bool:
         """Join as *name* and work until that ends; True when the name is used up."""

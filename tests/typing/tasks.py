@@ -50,7 +50,13 @@ class Mailer:
         """Refused when it is registered, as a method is; a checker knows at the call."""
 
 
+@app.task(flavor="asyncio")
+async def crawl(url: str) -> int:
+    return len(url)
+
+
 async def right() -> None:
+    assert_type(await (await crawl.delay("https://example.com")).get(), int)
     assert_type(await double(1), int)
     assert_type(shout("a", times=2), str)
     assert_type(await double.delay(1), AsyncResult[int])
@@ -87,6 +93,7 @@ async def wrong() -> None:
     await double.options(dleay=1).delay(1)  # error: reportCallIssue, call-arg
     await halve.delay("one")  # error: reportArgumentType, arg-type
     await sweep.delay(3)  # error: reportArgumentType, arg-type
+    app.task(flavor="curio")  # error: reportArgumentType, call-overload
     app.every(seconds=30, misfire="al")  # error: reportArgumentType, arg-type
     app.schedule(len, every=30)  # error: reportArgumentType, arg-type
     double.message("one")  # error: reportArgumentType, arg-type

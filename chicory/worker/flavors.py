@@ -1,0 +1,77 @@
+"""Where the functions of tasks run: on trio with the worker itself, in a thread, or on an asyncio loop."""
+
+import functools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+import trio
+
+from chicory.app import Chicory
+from chicory.task import Task
+from chicory.types import TaskMessage
+
+if TYPE_CHECKING:
+    from chicory.links.asyncio_loop import AsyncioLoop
+
+
+class Elsewhere(Protocol):
+    """Runs a task's function somewhere else than on trio, and waits for it there; a cancellation reaches it."""
+
+    async def __call__(self, message: TaskMessage, args: Sequence[Any], kwargs: Mapping[str, Any], /) -> Any: ...
+
+
+@final
+class Flavors:
+    """The places that one worker has for tasks.  *threads*: how many sync tasks run at once."""
+
+    def __init__(self, threads: int) -> None:
+        self._limiter = trio.CapacityLimiter(threads)
+        # One for the process, begun when it is first needed; another one if it breaks.
+        self.asyncio_loop: AsyncioLoop | None = None
+
+    def elsewhere(self, task: Task[..., Any]) -> Elsewhere | None:
+        """Where *task* runs; None is on trio."""
+        if not task.is_async:
+            return functools.partial(self._in_a_thread, task.function)
+        return functools.partial(self._on_asyncio, task.function) if task.flavor == "asyncio" else None
+
+    async def aclose(self) -> None:
+        """End what was begun for tasks, none of which runs any more."""
+        if self.asyncio_loop is not None:
+            await self.asyncio_loop.aclose()
+
+    async def _in_a_thread(
+        self, function: Callable[..., Any], message: TaskMessage, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
+        return await trio.to_thread.run_sync(functools.partial(function, *args, **kwargs), limiter=self._limiter)
+
+    async def _on_asyncio(
+        self,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        message: TaskMessage,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        loop = self.asyncio_loop
+        if loop is None or loop.over:
+            from chicory.links.asyncio_loop import AsyncioLoop
+
+            loop = self.asyncio_loop = AsyncioLoop()
+        return await loop.call(_known, (message, function, args, kwargs), {})
+
+
+async def _known(
+    message: TaskMessage,
+    function: Callable[..., Coroutine[Any, Any, Any]],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Call *function*.  The watchdog knows by this frame whose run it looks at."""
+    return await function(*args, **kwargs)
+
+
+def prepare(app: Chicory) -> None:
+    """Import what the flavors of *app* need."""
+    if any(task.flavor == "asyncio" for task in app.tasks.values()):
+        import chicory.links.asyncio_loop  # noqa: F401  # pyright: ignore[reportUnusedImport]
