@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from chicory.app import Chicory
     from chicory.config import ChicoryConfig, WorkerConfig
-    from chicory.context import GiveUp, Retry, Snooze, TaskContext
+    from chicory.context import TaskContext
     from chicory.errors import ChicoryError, ResultTimeout, TaskFailed, ValidationError
     from chicory.result import AsyncResult
     from chicory.retry import Backoff, RetryPolicy
@@ -48,12 +48,9 @@ __all__ = [
     "DLQMessage",
     "DeliveryMode",
     "Failure",
-    "GiveUp",
     "ResultTimeout",
-    "Retry",
     "RetryPolicy",
     "SecretStr",
-    "Snooze",
     "Task",
     "TaskContext",
     "TaskFailed",
@@ -77,12 +74,9 @@ _HOMES = {
     "DLQMessage": "chicory.types",
     "DeliveryMode": "chicory.types",
     "Failure": "chicory.types",
-    "GiveUp": "chicory.context",
     "ResultTimeout": "chicory.errors",
-    "Retry": "chicory.context",
     "RetryPolicy": "chicory.retry",
     "SecretStr": "chicory.secret",
-    "Snooze": "chicory.context",
     "Task": "chicory.task",
     "TaskContext": "chicory.context",
     "TaskFailed": "chicory.errors",

@@ -1,11 +1,11 @@
-"""What a running task may know of itself, and the exceptions by which it asks for something.
+"""What a running task may know of itself, and how it asks for something.
 
 A task whose first parameter is annotated `TaskContext` is given one; whoever calls `delay()` leaves it out.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, final
+from datetime import datetime, timedelta
+from typing import Any, NoReturn, final
 
 import attrs
 import trio
@@ -15,7 +15,7 @@ from chicory.ids import new_id
 from chicory.schedules.schedule import SCHEDULE, SLOT
 from chicory.types import TaskMessage
 
-__all__ = ["GiveUp", "Retry", "Snooze", "TaskContext"]
+__all__ = ["TaskContext"]
 
 
 @final
@@ -24,10 +24,14 @@ class TaskContext:
     """One run of one task.
 
     deliveries: how often the message was handed to a worker, 1-based; more than 1 says that a worker died with it.
+    max_retries: how many retries the policy allows.
+    deadline: when the run is cancelled, by this host's clock; None without a timeout.
     """
 
     message: TaskMessage
     deliveries: int = 1
+    max_retries: int = 0
+    deadline: datetime | None = None
 
     @classmethod
     def of_call(cls, name: str) -> "TaskContext":
@@ -35,12 +39,12 @@ class TaskContext:
         return cls(TaskMessage(new_id(), name=name))
 
     @property
-    def id(self) -> str:
-        """The task's id; the same for every try, so it serves as an idempotency key."""
+    def task_id(self) -> str:
+        """The task's id."""
         return self.message.id
 
     @property
-    def name(self) -> str:
+    def task_name(self) -> str:
         """The task's name."""
         return self.message.name
 
@@ -48,11 +52,6 @@ class TaskContext:
     def queue(self) -> str:
         """The queue it came from."""
         return self.message.queue
-
-    @property
-    def retries(self) -> int:
-        """How often it has been tried again after an exception."""
-        return self.message.retries
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -72,6 +71,44 @@ class TaskContext:
         except (KeyError, ValueError):
             return None
 
+    @property
+    def retries(self) -> int:
+        """How often it has been tried again after a failure."""
+        return self.message.retries
+
+    @property
+    def remaining_retries(self) -> int:
+        """How many retries are left."""
+        return max(0, self.max_retries - self.message.retries)
+
+    @property
+    def is_last_retry(self) -> bool:
+        """Whether a failure of this try is the task's failure, as far as counting goes."""
+        return self.remaining_retries == 0
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every try of this task and for no other task, for services that do a thing once for each key."""
+        return self.message.id
+
+    def retry(self, *, countdown: float | timedelta | None = None, why: str = "the task asked for a retry") -> NoReturn:
+        """End this try as failed, and try again after *countdown* seconds instead of what the retry policy says.
+
+        It counts as a retry: when the policy allows no more, the task has failed.
+        """
+        raise Retry(why, None if countdown is None else _seconds(countdown))
+
+    def fail(self, why: BaseException | str) -> NoReturn:
+        """The task has failed, and trying again would not help, whatever the retry policy says.
+
+        An exception becomes its failure, as if it had been raised.
+        """
+        raise GiveUp(why) from (why if isinstance(why, BaseException) else None)
+
+    def snooze(self, delay: float | timedelta) -> NoReturn:
+        """Not now: run again after *delay* seconds.  That is no failure and costs no retry."""
+        raise Snooze(_seconds(delay))
+
     def checkpoint(self) -> None:
         """For synchronous tasks: end here if the run was cancelled or its time is over.
 
@@ -84,31 +121,39 @@ class TaskContext:
             return
 
 
-class _Request(Exception):
-    """Raised by a task to say how it wants to go on."""
+@final
+class Retry(Exception):
+    """Try again, after *delay* seconds where that is given."""
 
-
-class Retry(_Request):
-    """This try failed; try again, after *delay* seconds instead of what the retry policy says.
-
-    It counts as a retry: when the policy allows no more, the task has failed.
-    """
-
-    def __init__(self, why: str = "the task asked for a retry", *, delay: float | None = None) -> None:
-        self.delay = None if delay is None else check_delay(delay)
+    def __init__(self, why: str, delay: float | None) -> None:
+        self.delay = delay
         super().__init__(why)
 
 
-class Snooze(_Request):
-    """Not now: run again after *delay* seconds.  That is no failure and is not counted."""
+@final
+class Snooze(Exception):
+    """Run again after *delay* seconds."""
 
     def __init__(self, delay: float) -> None:
-        self.delay = check_delay(delay)
+        self.delay = delay
         super().__init__(f"for {delay:g} s")
 
 
-class GiveUp(_Request):
-    """The task has failed, and trying again would not help."""
+@final
+class GiveUp(Exception):
+    """The task has failed."""
+
+    def __init__(self, why: BaseException | str) -> None:
+        self.error = why if isinstance(why, BaseException) else self
+        super().__init__(why)
+
+
+# Raised in a task to say how it wants to go on.
+Request = Retry | Snooze | GiveUp
+
+
+def _seconds(delay: float | timedelta) -> float:
+    return check_delay(delay.total_seconds() if isinstance(delay, timedelta) else delay)
 
 
 def wants_context(annotation: Any) -> bool:

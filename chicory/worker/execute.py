@@ -1,12 +1,13 @@
 """Runs one task and says how it ended, whatever it did."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 import trio
 
-from chicory.context import GiveUp, Retry, Snooze, TaskContext
+from chicory.context import GiveUp, Request, Retry, Snooze
 from chicory.errors import ValidationError
+from chicory.exits import sole
 from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut, Unrunnable
 from chicory.retry import RetryPolicy, retryable
 from chicory.types import Failure, TaskMessage
@@ -39,15 +40,13 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int) -> Ending:
         return TimedOut(timeout)
     except trio.TrioInternalError:
         raise
-    except Snooze as request:
-        return Snoozed(request.delay)
     except BaseException as error:
         return _ending(plan.policy_of(message).retry, error)
 
 
 async def _call(plan: Plan, message: TaskMessage, args: Sequence[Any], kwargs: dict[str, Any], deliveries: int) -> Any:
     if plan.takes_context:
-        args = (TaskContext(message, deliveries), *args)
+        args = (plan.context(message, deliveries), *args)
     if plan.elsewhere is None:
         return await plan.function(*args, **kwargs)
     return await plan.elsewhere(message, args, kwargs)
@@ -65,20 +64,35 @@ def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any)
 
 
 def _ending(policy: RetryPolicy, error: BaseException) -> Ending:
-    # Whoever cancelled us is above: the worker.
-    if trio.current_effective_deadline() == -float("inf") and _cancelled(error):
+    # Whoever cancelled us is above: the worker.  What else is in a group with Cancelled comes of that, too.
+    if trio.current_effective_deadline() == -float("inf") and _holds(error, trio.Cancelled):
         return Interrupted("the worker stopped")
+    # From a nursery it comes in a group.
+    if isinstance(request := sole(error), Request):
+        return _answer(request)
     failure = describe(error)
     if isinstance(error, trio.Cancelled):
         # From a scope that has long been left; nothing here was cancelled.
         return Raised(Failure("Cancelled", "the task raised Cancelled itself", failure.traceback))
-    if isinstance(error, Retry):
-        return Raised(failure, delay=error.delay)
-    return Raised(failure, final=isinstance(error, GiveUp) or not retryable(policy, error))
+    return Raised(failure, final=_holds(error, GiveUp) or not retryable(policy, error))
 
 
-def _cancelled(error: BaseException) -> bool:
-    """Whether *error* comes of being cancelled; so does what else is in a group with Cancelled."""
+def _answer(request: Request) -> Ending:
+    match request:
+        case Snooze():
+            return Snoozed(request.delay)
+        case Retry():
+            return Raised(describe(request), delay=request.delay)
+        case GiveUp():
+            error = request.error
+            # One that was never raised has no place yet.
+            return Raised(describe(error.with_traceback(error.__traceback__ or request.__traceback__)), final=True)
+        case _:
+            assert_never(request)
+
+
+def _holds(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether *error* is one of *kind*, or a group with one in it."""
     if isinstance(error, BaseExceptionGroup):
-        return any(_cancelled(one) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
-    return isinstance(error, trio.Cancelled)
+        return any(_holds(one, kind) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+    return isinstance(error, kind)

@@ -1,7 +1,7 @@
 """What a worker knows of a task before a message of it comes, and whether a delivery can be run.  Pure."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, final
 
 import attrs
@@ -9,6 +9,8 @@ import attrs
 from chicory.app import Chicory
 from chicory.brokers.base import Delivery
 from chicory.config import WorkerConfig
+from chicory.context import TaskContext
+from chicory.delay import bounded
 from chicory.errors import TaskNotFoundError
 from chicory.outcome import Ending, Expired, Lost, Policy, Unrunnable
 from chicory.task import Task
@@ -37,6 +39,12 @@ class Plan:
     def mode_of(self, message: TaskMessage) -> DeliveryMode:
         """At most or at least once: the message says, else the task, else the app."""
         return message.delivery_mode or self.mode
+
+    def context(self, message: TaskMessage, deliveries: int) -> TaskContext:
+        """What a run of *message* that begins now is told of itself."""
+        timeout = self.timeout if message.timeout is None else message.timeout
+        deadline = None if timeout is None else datetime.now(UTC) + timedelta(seconds=bounded(timeout))
+        return TaskContext(message, deliveries, self.policy_of(message).retry.max_retries, deadline)
 
     def policy_of(self, message: TaskMessage) -> Policy:
         """The rules that *message* is judged by."""

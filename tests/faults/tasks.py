@@ -51,7 +51,7 @@ def boottime():
 
 def note(what, context):
     """One line in one write, which the system keeps in one piece however many processes add at once."""
-    line = f"{what} {context.id} {context.deliveries} {os.getpid()} {boottime():.6f} {time.time():.6f}\n"
+    line = f"{what} {context.task_id} {context.deliveries} {os.getpid()} {boottime():.6f} {time.time():.6f}\n"
     file = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, line.encode())
@@ -97,7 +97,7 @@ async def chat(context: TaskContext, seconds: float, lines: int) -> int:
     """As `work`, with much to say."""
     with noted(context):
         for number in range(lines):
-            log.info("%s says %d %s", context.id, number, "x" * 150)
+            log.info("%s says %d %s", context.task_id, number, "x" * 150)
         await trio.sleep(seconds)
     return os.getpid()
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from chicory import Chicory, GiveUp, RetryPolicy, Snooze, TaskContext, TaskFailed
+from chicory import Chicory, RetryPolicy, TaskContext, TaskFailed
 from chicory.config import evolve
 from chicory.errors import UsageError
 from chicory.testing import memory_app, running_worker
@@ -65,7 +65,7 @@ async def test_the_app_says_for_all_and_a_task_for_itself():
     @app.task
     async def there(context: TaskContext) -> str:
         await asyncio.sleep(0)
-        return context.name
+        return context.task_name
 
     @app.task(flavor="trio")
     async def here() -> str:
@@ -192,8 +192,8 @@ async def test_every_way_to_fail_is_a_failure_of_this_task_alone(app):
         await asyncio.sleep(0)
 
     @app.task(flavor="asyncio")
-    async def gives_up() -> None:
-        raise GiveUp("no use")
+    async def gives_up(context: TaskContext) -> None:
+        context.fail("no use")
 
     begun, over = threading.Event(), threading.Event()
 
@@ -348,10 +348,10 @@ async def test_a_snooze_runs_it_again(app):
     runs = []
 
     @app.task(flavor="asyncio")
-    async def later() -> int:
+    async def later(context: TaskContext) -> int:
         runs.append(1)
         if len(runs) == 1:
-            raise Snooze(0.01)
+            context.snooze(0.01)
         return len(runs)
 
     async with running_worker(app):

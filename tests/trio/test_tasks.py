@@ -87,12 +87,12 @@ async def test_a_task_that_wants_its_context_gets_it(autojump_clock, app):
 
     @app.task(queue="mail")
     async def look(context: TaskContext, x: int) -> None:
-        seen.append((context.id, context.queue, context.retries, context.deliveries, dict(context.headers), x))
+        seen.append((context.task_id, context.queue, context.retries, context.deliveries, dict(context.headers), x))
 
     @app.task
     def look_in_thread(context: TaskContext) -> str:
         context.checkpoint()
-        return context.name
+        return context.task_name
 
     async with running_worker(app, queues=("mail", "default")):
         task_id = await look.options(headers={"tenant": "7"}).send(3)

@@ -4,14 +4,16 @@ import signal
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import attrs
 import pytest
 import trio
 
-from chicory import DeliveryMode, GiveUp, Retry, RetryPolicy, Snooze, TaskContext, TaskFailed, TaskMessage, TaskState
+from chicory import DeliveryMode, RetryPolicy, TaskContext, TaskFailed, TaskMessage, TaskState
 from chicory.config import WorkerConfig
+from chicory.errors import DelayError
 from chicory.testing import running_worker
 from chicory.worker.worker import Worker
 from tests.trio.books import close_books
@@ -64,9 +66,9 @@ async def test_a_task_may_choose_when_to_run_again(autojump_clock, app, books):
     async def later(context: TaskContext) -> str:
         runs.append((context.retries, trio.current_time()))
         if len(runs) < 4:
-            raise Snooze(100)
+            context.snooze(timedelta(seconds=100))
         if len(runs) == 4:
-            raise Retry("busy", delay=1000)
+            context.retry(countdown=1000, why="busy")
         return "now"
 
     async with running_worker(app):
@@ -78,17 +80,109 @@ async def test_a_task_may_choose_when_to_run_again(autojump_clock, app, books):
     assert waits == pytest.approx([100, 100, 100, 1000], abs=1)
 
 
-@pytest.mark.parametrize("error", [GiveUp("no use"), KeyError("final")])
-async def test_what_is_final_is_not_tried_again(autojump_clock, app, books, error):
+async def test_what_is_ignored_is_not_tried_again(autojump_clock, app, books):
     @app.task(name="fail", retry_policy=RetryPolicy(ignore_on=LookupError))
     async def fail() -> None:
-        raise error
+        raise KeyError("final")
 
     async with running_worker(app) as worker:
         await fail.send()
         await worker.settled(1)
 
-    assert len(await dead(app)) == 1
+    assert await dead(app) == [("fail", "KeyError: 'final'")]
+
+
+async def test_a_task_may_fail_for_good(autojump_clock, app, books):
+    @app.task(name="fail")
+    async def fail(context: TaskContext, how: str) -> None:
+        match how:
+            case "told":
+                context.fail("no such order")
+            case "made":
+                context.fail(KeyError("no such order"))
+            case "caught":
+                try:
+                    raise ValueError("odd")
+                except ValueError as error:
+                    context.fail(error)
+            case "within":
+                async with trio.open_nursery():
+                    context.fail("in a nursery")
+            case _:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever)
+                    nursery.start_soon(odd)
+                    context.fail("beside another")
+
+    async def odd() -> None:
+        raise ValueError
+
+    told = {}
+    async with running_worker(app) as worker:
+        for how in ("told", "made", "caught", "within", "beside"):
+            with pytest.raises(TaskFailed) as caught:
+                await (await fail.delay(how)).get()
+            told[how] = caught.value.failure
+        assert worker.report()["dead"] == 5
+
+    assert {how: str(failure) for how, failure in told.items() if how != "beside"} == {
+        "told": "GiveUp: no such order",
+        "made": "KeyError: 'no such order'",
+        "caught": "ValueError: odd",
+        "within": "GiveUp: in a nursery",
+    }
+    assert told["beside"].type == "ExceptionGroup"
+    for how in ("told", "made", "caught"):
+        assert "in fail" in told[how].traceback
+
+
+async def test_a_retry_that_a_task_asks_for_is_no_matter_of_kinds_but_of_counting(autojump_clock, app, books):
+    seen = []
+
+    @app.task(name="ask", retry_policy=RetryPolicy(max_retries=2, retry_on=OSError))
+    async def ask(context: TaskContext) -> None:
+        seen.append((context.retries, context.remaining_retries, context.is_last_retry, context.max_retries))
+        async with trio.open_nursery():
+            context.retry()
+
+    async with running_worker(app):
+        with pytest.raises(TaskFailed, match="Retry: the task asked for a retry"):
+            await (await ask.delay()).get()
+
+    assert seen == [(0, 2, False, 2), (1, 1, False, 2), (2, 0, True, 2)]
+
+
+async def test_a_run_knows_its_conditions(autojump_clock, app, books):
+    seen = []
+
+    @app.task(timeout=60)
+    def look(context: TaskContext) -> None:
+        seen.append(context)
+        if context.retries == 0:
+            context.retry()
+
+    async with running_worker(app):
+        result = await look.options(retry_policy=RetryPolicy(max_retries=7)).delay()
+        await result.get()
+        await (await look.options(timeout=1e300).delay()).get()
+
+    first, second, *others = seen
+    left = first.deadline - datetime.now(UTC)
+    assert timedelta(seconds=30) < left <= timedelta(seconds=60)
+    assert first.max_retries == 7
+    assert first.idempotency_key == second.idempotency_key != others[0].idempotency_key
+    assert others[0].deadline.year > 2100
+    assert look.message().timeout == 60
+
+
+def test_what_a_task_cannot_wait_for_is_refused():
+    context = TaskContext.of_call("work")
+
+    assert context.deadline is None
+    with pytest.raises(DelayError):
+        context.snooze(-1)
+    with pytest.raises(DelayError):
+        context.retry(countdown=float("nan"))
 
 
 async def test_a_policy_may_be_given_for_one_call(autojump_clock, app, books):

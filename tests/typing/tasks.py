@@ -20,7 +20,7 @@ def shout(word: str, *, times: int = 1) -> str:
 
 @app.task
 async def visit(context: TaskContext, url: str) -> bytes:
-    return context.id.encode() + url.encode()
+    return context.task_id.encode() + url.encode()
 
 
 @app.task(validation_mode=ValidationMode.STRICT)
