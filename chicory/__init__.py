@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chicory.config import ChicoryConfig, WorkerConfig
     from chicory.context import TaskContext
     from chicory.errors import ChicoryError, ResultTimeout, TaskFailed, ValidationError
+    from chicory.remote import RemoteTask
     from chicory.result import AsyncResult
     from chicory.retry import Backoff, RetryPolicy
     from chicory.secret import SecretStr
@@ -48,6 +49,7 @@ __all__ = [
     "DLQMessage",
     "DeliveryMode",
     "Failure",
+    "RemoteTask",
     "ResultTimeout",
     "RetryPolicy",
     "SecretStr",
@@ -74,6 +76,7 @@ _HOMES = {
     "DLQMessage": "chicory.types",
     "DeliveryMode": "chicory.types",
     "Failure": "chicory.types",
+    "RemoteTask": "chicory.remote",
     "ResultTimeout": "chicory.errors",
     "RetryPolicy": "chicory.retry",
     "SecretStr": "chicory.secret",

@@ -1,24 +1,27 @@
 """Chicory: the tasks of an application, and the broker and backend they go through."""
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
 
+from chicory.batches import batches, note_published
 from chicory.callers import check_caller
+from chicory.conditions import TaskSettings, check_flavor
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
 from chicory.drivers import backend_at, broker_of, open_backend, open_broker
 from chicory.errors import DuplicateTaskError, ScheduleError, TaskNotFoundError, UsageError
 from chicory.links.executor import TRIO, on_this_thread
 from chicory.links.sync_executor import finish
+from chicory.remote import RemoteTask, named
 from chicory.result import AsyncResult
 from chicory.retry import RetryPolicy
 from chicory.schedules.schedule import Schedule, Schedules, seconds_of, timing_of
 from chicory.schedules.slots import Misfire
 from chicory.secret import SecretStr
-from chicory.task import AsyncTask, SyncTask, Task, TaskSettings, check_flavor, default_name, is_method, named
+from chicory.task import AsyncTask, SyncTask, Task, default_name, is_method
 from chicory.types import BackendType, BrokerType, DeliveryMode, Flavor, TaskMessage, ValidationMode
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Of a task of which nothing is known.
+_UNSAID = TaskSettings()
+
 AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 
@@ -147,6 +154,14 @@ class Chicory:
         except KeyError:
             raise TaskNotFoundError(name, known=self._tasks) from None
 
+    def remote(self, name: str) -> RemoteTask[..., Any]:
+        """The task called *name*, whose code is elsewhere: `await app.remote("billing.charge").delay(7)`.
+
+        Nothing is known of it but the name.  So arguments are not checked, results are as they are stored, and what it
+        says of its queue, priority or limits is to be said again, with `options()`.
+        """
+        return named(RemoteTask, name)(self, name, _UNSAID)
+
     def result(self, task_id: str) -> AsyncResult[Any]:
         """What became of a task whose id is known from elsewhere; `Task.result` also knows of which type it is."""
         return AsyncResult(task_id, self.backend)
@@ -166,8 +181,25 @@ class Chicory:
             await backend.expect([message.id])
         await broker.publish(message, delay=delay)
 
-    async def publish_many(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
-        """Publish all, in order and in few round trips: `await app.publish_many([task.message(n) for n in ...])`."""
+    async def publish_many(self, messages: Iterable[TaskMessage]) -> list[AsyncResult[Any]]:
+        """Publish all, in order and in few round trips: `await app.publish_many(task.message(n) for n in ...)`.
+
+        A sequence is checked whole before its first message is sent.  Anything else, such as a generator, is asked for
+        a thousand messages at a time, so that never more of them are in memory.
+
+        An error says in `published` how many surely are there, from the first on; PublishUnknown names those that may
+        be in `ids`; the others are not there.
+        """
+        results: list[AsyncResult[Any]] = []
+        try:
+            for batch in batches(messages):
+                results += await self._publish_batch(batch)
+        except Exception as error:
+            note_published(error, len(results))
+            raise
+        return results
+
+    async def _publish_batch(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
         broker, backend, joined = self._reachable()
         awaited = [message.id for message in messages if not message.ignore_result]
         if backend is not None and not joined and awaited:
@@ -179,7 +211,7 @@ class Chicory:
         """`publish` for sync code: blocks this thread until the broker has *message*."""
         finish(self.publish(message, delay=delay), "await publish()")
 
-    def publish_many_sync(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
+    def publish_many_sync(self, messages: Iterable[TaskMessage]) -> list[AsyncResult[Any]]:
         """`publish_many` for sync code: blocks this thread until the broker has all."""
         return finish(self.publish_many(messages), "await publish_many()")
 

@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 
 
 class ChicoryError(Exception):
-    """The base of all errors raised on purpose."""
+    """The base of all errors raised on purpose.
+
+    published: of the messages that were to be published together, how many surely are there, from the first on.
+    """
+
+    published = 0
 
 
 class UsageError(ChicoryError):
@@ -124,7 +129,7 @@ class BrokerFull(BrokerError):
 
 
 class QueueFull(BrokerError):
-    """The queue has reached its limit; *published* of the messages given were taken before that."""
+    """The queue has reached its limit; *published* of the messages given were taken before that, the others not."""
 
     def __init__(self, queue: str, limit: int, published: int = 0) -> None:
         self.queue = queue
@@ -136,10 +141,14 @@ class QueueFull(BrokerError):
 
 
 class PublishUnknown(BrokerError):
-    """No answer came: the message may or may not be there.  Repeating it with the same id is safe."""
+    """No answer came: the messages *ids* may or may not be there.  Repeating them with the same ids is safe.
 
-    def __init__(self, ids: Iterable[str], why: str) -> None:
+    Of several messages, *published* surely are there, and those that are neither surely are not.
+    """
+
+    def __init__(self, ids: Iterable[str], why: str, published: int = 0) -> None:
         self.ids = tuple(ids)
+        self.published = published
         super().__init__(f"no answer to publishing {len(self.ids)} message(s) ({why}); repeating the same id is safe")
 
 

@@ -11,7 +11,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -55,16 +55,15 @@ def pack(message: TaskMessage) -> bytes:
 
     Raises PayloadError, which names the place, when something cannot travel.
     """
-    if not _ID.fullmatch(message.id):
-        raise PayloadError(f"task id {message.id[:80]!r} must be 1 to 200 printable ASCII characters without quotes")
+    check_id(message.id)
     check_name(message.name)
     check_queue(message.queue)
-    if message.headers and _headers_size(message) > MAX_HEADERS:
-        raise PayloadError(f"the headers exceed {MAX_HEADERS} characters; keep large values in the arguments")
+    if message.headers:
+        check_headers(message.headers)
     args, kwargs = message.args, message.kwargs
     if kwargs or len(args) > _FEW or not all(map(_is_leaf, args)):
         budget = _Budget()
-        args = [tag(value, "args", budget) for value in args]
+        args = [tag(value, f"args[{index}]", budget) for index, value in enumerate(args)]
         kwargs = cast("dict[str, Any]", tag(kwargs, "kwargs", budget, plain=True))
     try:
         body = _canonical(message, args, kwargs)
@@ -103,7 +102,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             return Undecodable(raw, "the queue name has forbidden characters")
         if message.retries < 0:
             return Undecodable(raw, "retries is negative")
-        if message.headers and _headers_size(message) > MAX_HEADERS:
+        if message.headers and _size(message.headers) > MAX_HEADERS:
             return Undecodable(raw, f"the headers exceed {MAX_HEADERS} characters")
         if b'"$' in raw:
             message = replace(
@@ -146,6 +145,20 @@ def unpack_record(raw: bytes) -> ResultRecord:
         return replace(record, value=untag(record.value)) if b'"$' in raw else record
     except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
         raise PayloadError(f"the stored result cannot be read: {error}") from error
+
+
+def check_id(task_id: str) -> str:
+    """*task_id*, when it is fit to be one; else PayloadError."""
+    if not _ID.fullmatch(task_id):
+        raise PayloadError(f"task id {task_id[:80]!r} must be 1 to 200 printable ASCII characters without quotes")
+    return task_id
+
+
+def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """*headers*, when there are not too many; else PayloadError."""
+    if _size(headers) > MAX_HEADERS:
+        raise PayloadError(f"the headers exceed {MAX_HEADERS} characters; keep large values in the arguments")
+    return headers
 
 
 def check_queue(queue: str) -> str:
@@ -308,8 +321,8 @@ def _finite(number: Decimal) -> Decimal:
     return number
 
 
-def _headers_size(message: TaskMessage) -> int:
-    return sum(len(key) + len(value) for key, value in message.headers.items())
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(key) + len(value) for key, value in headers.items())
 
 
 def _inspect(raw: bytes) -> None:

@@ -210,7 +210,11 @@ class Broker(Protocol):
         ...
 
     async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
-        """Publish all, in order and in as few round trips as will do; QueueFull says how many were taken."""
+        """Publish all, in order within a queue and a priority, and in as few round trips as will do.
+
+        All are checked before the first is sent.  An error says in `published` how many surely are there: the first
+        ones, where all have one queue and one priority.
+        """
         ...
 
     def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AbstractAsyncContextManager[Consumer]:

@@ -2,14 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import trio
 
-from chicory import AsyncResult, Chicory, Task, TaskMessage
+from chicory import AsyncResult, Chicory, RemoteTask, TaskMessage
 
 KINDS = ("trio", "asyncio", "sync")
 
@@ -17,16 +17,19 @@ KINDS = ("trio", "asyncio", "sync")
 class TrioCaller:
     """Calls in the trio run of the test."""
 
-    async def delay(self, task: Task, *args: Any) -> AsyncResult:
+    async def delay(self, task: RemoteTask, *args: Any) -> AsyncResult:
         return await task.delay(*args)
 
-    async def send(self, task: Task, *args: Any) -> str:
+    async def send(self, task: RemoteTask, *args: Any) -> str:
         return await task.send(*args)
+
+    async def map(self, task: RemoteTask, arguments: Iterable[Any]) -> list[AsyncResult]:
+        return await task.map(arguments)
 
     async def publish(self, app: Chicory, message: TaskMessage) -> None:
         await app.publish(message)
 
-    async def publish_many(self, app: Chicory, messages: list[TaskMessage]) -> list[AsyncResult]:
+    async def publish_many(self, app: Chicory, messages: Iterable[TaskMessage]) -> list[AsyncResult]:
         return await app.publish_many(messages)
 
     async def get(self, result: AsyncResult, timeout: float | None = 10) -> Any:
@@ -57,16 +60,19 @@ class AsyncioCaller:
         finally:
             future.cancel()
 
-    async def delay(self, task: Task, *args: Any) -> AsyncResult:
+    async def delay(self, task: RemoteTask, *args: Any) -> AsyncResult:
         return await self.run(lambda: task.delay(*args))
 
-    async def send(self, task: Task, *args: Any) -> str:
+    async def send(self, task: RemoteTask, *args: Any) -> str:
         return await self.run(lambda: task.send(*args))
+
+    async def map(self, task: RemoteTask, arguments: Iterable[Any]) -> list[AsyncResult]:
+        return await self.run(lambda: task.map(arguments))
 
     async def publish(self, app: Chicory, message: TaskMessage) -> None:
         await self.run(lambda: app.publish(message))
 
-    async def publish_many(self, app: Chicory, messages: list[TaskMessage]) -> list[AsyncResult]:
+    async def publish_many(self, app: Chicory, messages: Iterable[TaskMessage]) -> list[AsyncResult]:
         return await self.run(lambda: app.publish_many(messages))
 
     async def get(self, result: AsyncResult, timeout: float | None = 10) -> Any:
@@ -82,16 +88,19 @@ class AsyncioCaller:
 class SyncCaller:
     """Calls in threads, not always the same."""
 
-    async def delay(self, task: Task, *args: Any) -> AsyncResult:
+    async def delay(self, task: RemoteTask, *args: Any) -> AsyncResult:
         return await trio.to_thread.run_sync(task.delay_sync, *args)
 
-    async def send(self, task: Task, *args: Any) -> str:
+    async def send(self, task: RemoteTask, *args: Any) -> str:
         return await trio.to_thread.run_sync(task.send_sync, *args)
+
+    async def map(self, task: RemoteTask, arguments: Iterable[Any]) -> list[AsyncResult]:
+        return await trio.to_thread.run_sync(task.map_sync, arguments)
 
     async def publish(self, app: Chicory, message: TaskMessage) -> None:
         await trio.to_thread.run_sync(app.publish_sync, message)
 
-    async def publish_many(self, app: Chicory, messages: list[TaskMessage]) -> list[AsyncResult]:
+    async def publish_many(self, app: Chicory, messages: Iterable[TaskMessage]) -> list[AsyncResult]:
         return await trio.to_thread.run_sync(app.publish_many_sync, messages)
 
     async def get(self, result: AsyncResult, timeout: float | None = 10) -> Any:

@@ -86,6 +86,34 @@ async def test_many_are_published_in_order(app, caller, broker):
     assert await caller.publish_many(app, []) == []
 
 
+async def test_a_task_is_called_for_each_item_and_by_name_alone(app, caller, broker):
+    results = await caller.map(app.remote("add").options(priority=1), iter(range(600)))
+
+    found = await finish_all(broker, expected=600)
+    assert [one.message.id for one in found] == [result.id for result in results]
+    assert {(one.message.name, one.message.priority) for one in found} == {("add", 1)}
+    assert [one.message.args for one in found] == [[number] for number in range(600)]
+
+
+async def test_who_ends_in_the_middle_is_told_what_is_in_and_what_is_unknown(make, proxy, caller, broker):
+    app = make(proxy.url, publish_timeout=0.5)
+    await caller.send(app.tasks["add"], 0, 0)
+    sent = [message(args=[number]) for number in range(700)]
+    # The answer to the second 256 is lost, and no connection can be made to ask again.
+    proxy.swallow(lambda words: sent[300].id.encode() in words)
+    proxy.refusing = True
+
+    with pytest.raises(PublishUnknown) as unknown:
+        await caller.publish_many(app, sent)
+    proxy.refusing = False
+
+    assert unknown.value.published == 256
+    assert list(unknown.value.ids) == [one.id for one in sent[256:512]]
+    await caller.publish_many(app, sent[256:])
+    assert len(await finish_all(broker, expected=701)) == 701
+    await caller.close(app)
+
+
 async def test_a_delay_is_kept_by_the_broker(app, caller, broker):
     await caller.send(app.tasks["add"].options(delay=60), 1, 2)
 

@@ -1,7 +1,7 @@
 """What checkers must say of a user's code; each line that is wrong says so at its end, for pyright and for mypy."""
 
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from chicory import AsyncResult, Chicory, Task, TaskContext, ValidationMode
 
@@ -31,6 +31,11 @@ async def halve(x: int) -> float:
 @app.task(name="measure")
 def measure(context: TaskContext, path: str) -> float:
     return float(context.retries + len(path))
+
+
+@app.task
+def move(x: int, to: str) -> bool:
+    return bool(x and to)
 
 
 @app.cron("0 3 * * *", tz="Europe/Rome", args=["/tmp"])
@@ -72,6 +77,14 @@ async def right() -> None:
     assert_type(await (await sweep.delay("/tmp")).get(), int)
     assert_type(beat(), int)
     app.schedule(sweep.options(queue="slow"), every=timedelta(minutes=5), args=["/var"])
+    assert_type(await double.map(range(3)), list[AsyncResult[int]])
+    assert_type(await shout.map(["a", "b"]), list[AsyncResult[str]])
+    assert_type(await visit.options(priority=2).map(["https://example.com"]), list[AsyncResult[bytes]])
+    assert_type(await move.starmap([(1, "here")]), list[AsyncResult[bool]])
+    assert_type(await move.starmap(enumerate("ab")), list[AsyncResult[bool]])
+    assert_type(await app.publish_many(double.message(x) for x in range(3)), list[AsyncResult[Any]])
+    assert_type(await app.remote("far").options(queue="slow").delay(1, to="x"), AsyncResult[Any])
+    assert_type(await app.remote("far").map([1, "a"]), list[AsyncResult[Any]])
     task: Task[[int], int] = double
     await task.send(1)
 
@@ -80,6 +93,9 @@ def right_without_await() -> None:
     assert_type(double.delay_sync(1), AsyncResult[int])
     assert_type(shout.delay_sync("a", times=2).get_sync(timeout=1), str)
     assert_type(visit.send_sync("https://example.com"), str)
+    assert_type(double.map_sync([1]), list[AsyncResult[int]])
+    assert_type(move.starmap_sync([(1, "here")]), list[AsyncResult[bool]])
+    assert_type(app.remote("far").send_sync(1), str)
 
 
 async def wrong() -> None:
@@ -102,9 +118,16 @@ async def wrong() -> None:
     await double("one")  # error: reportArgumentType, arg-type
     shout(1)  # error: reportArgumentType, arg-type
     await visit.delay(TaskContext.of_call("visit"), "https://example.com")  # error: reportCallIssue, arg-type
+    await double.map(3)  # error: reportArgumentType, arg-type
+    await double.map(["one"])  # error: reportArgumentType, list-item
+    await move.map([1])  # error: reportAttributeAccessIssue, arg-type
+    await move.starmap([(1, 2)])  # error: reportArgumentType, list-item
+    await move.starmap([(1,)])  # error: reportArgumentType, list-item
+    app.remote("far")(1)  # error: reportCallIssue, operator
     await Mailer().post.delay("ann@example.com")  # error: reportCallIssue, arg-type
 
 
 def wrong_without_await() -> None:
     double.delay_sync("one")  # error: reportArgumentType, arg-type
     visit.send_sync()  # error: reportCallIssue, call-arg
+    double.map_sync(["one"])  # error: reportArgumentType, list-item

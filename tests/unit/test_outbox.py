@@ -113,6 +113,36 @@ def test_what_was_sent_is_in_doubt_and_what_was_not_is_surely_not_there():
     assert waiting.error is why
 
 
+def test_each_is_told_of_its_own_messages_alone():
+    outbox, server, why = Outbox(Turn, limit=None), Server(), BrokerUnavailable("gone")
+    many = outbox.put(KEYS, 0, items(*range(MAX_BATCH + 10)))
+    exchange(outbox, server)
+    other = outbox.put(KEYS, 0, items("a", "b"))
+    exchange(outbox, server, answered=False)
+    again, late = outbox.put(KEYS, 0, items("b")), outbox.put(KEYS, 0, items("c"))
+
+    outbox.give_up(why)
+
+    assert (many.error.published, many.error.ids) == (MAX_BATCH, tuple(str(MAX_BATCH + one) for one in range(10)))
+    assert (other.error.published, other.error.ids) == (0, ("a", "b"))
+    assert again.error.ids == ("b",)
+    assert (late.error, why.published) == (why, 0)
+
+
+def test_what_was_taken_before_an_error_is_told_to_its_caller_alone():
+    outbox, server = Outbox(Turn, limit=None), Server()
+    many = outbox.put(KEYS, 0, items(*range(MAX_BATCH + 10)))
+    exchange(outbox, server)
+    other = outbox.put(KEYS, 0, items("a"))
+    ((lane, batch),) = outbox.batches()
+
+    outbox.answer(lane, batch, error := BrokerUnavailable("no"))
+
+    assert (type(many.error), str(many.error), many.error.published) == (BrokerUnavailable, "no", MAX_BATCH)
+    assert other.error is error
+    assert error.published == 0
+
+
 def test_one_who_repeats_what_is_in_doubt_waits_for_its_answer():
     outbox, server = Outbox(Turn, limit=None), Server()
     outbox.put(KEYS, 0, items(1))

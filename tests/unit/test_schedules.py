@@ -120,7 +120,7 @@ def test_a_slot_that_is_no_instant_is_none(task):
         ({"every": 30, "args": "week"}, "are not a list and a dict; write args=['x']"),
         ({"every": 30, "args": {"week"}}, "are not a list and a dict"),
         ({"every": 30, "kwargs": [("kind", "a")]}, "are not a list and a dict"),
-        ({"every": 30, "args": [object()]}, "args: a object is not JSON"),
+        ({"every": 30, "args": [object()]}, "args[0]: a object is not JSON"),
         ({"every": 30, "kwargs": {3: "a"}}, "cannot send its task"),
     ],
 )

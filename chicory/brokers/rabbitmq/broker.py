@@ -94,8 +94,13 @@ class RabbitMQBroker:
             for start in range(0, len(parcels), _MAX_BATCH):
                 try:
                     await self._publish(parcels[start : start + _MAX_BATCH])
-                except QueueFull as full:
-                    raise QueueFull(full.queue, full.limit, start + full.published) from None
+                except (QueueFull, PublishUnknown) as error:
+                    error.published += start
+                    raise
+                except BrokerError as error:
+                    # Perhaps told to others too: whatever they make of it, nothing of this batch was sent.
+                    error.published = start
+                    raise
 
     @asynccontextmanager
     async def _awaited(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[Sequence[TaskMessage]]:
@@ -109,13 +114,10 @@ class RabbitMQBroker:
         among = set(wanted)
         try:
             yield [replace(one, reply_to=queue) if one.id in among else one for one in messages]
-        except QueueFull as full:
-            replies.forget([one.id for one in messages[full.published :]])
-            raise
         except PublishUnknown:
             raise
-        except (BrokerError, UsageError):
-            replies.forget(wanted)
+        except (BrokerError, UsageError) as error:
+            replies.forget([one.id for one in messages[error.published :]])
             raise
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
@@ -130,7 +132,7 @@ class RabbitMQBroker:
         if all(fates[index] is Fate.REJECTED for index in bad):
             limit = self.config.queue_max_length
             raise QueueFull(parcels[bad[0]].names.queue, limit or 0, published=bad[0])
-        raise PublishUnknown([parcels[index].outgoing.id for index in bad], publisher.trouble)
+        raise PublishUnknown([parcels[index].outgoing.id for index in bad], publisher.trouble, published=bad[0])
 
     def _parcel(self, message: TaskMessage, queue: str | None, delay: float | None) -> Parcel:
         if queue is not None and queue != message.queue:

@@ -20,6 +20,7 @@ from chicory.brokers.redis.scripts import script
 from chicory.brokers.redis.timetable import RedisTimetable
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
+from chicory.errors import BrokerError
 from chicory.links.executor import CALLERS, running
 from chicory.links.per_run import PerRun
 from chicory.links.redis_address import Address, address_of
@@ -79,8 +80,14 @@ class RedisBroker:
         publisher = self._publishers.current()
         if not lanes:
             await running().sleep(0)
+        published = 0
         for (name, level), items in lanes.items():
-            await publisher.publish(self._keys_of(name), level, items)
+            try:
+                await publisher.publish(self._keys_of(name), level, items)
+            except BrokerError as error:
+                error.published += published
+                raise
+            published += len(items)
 
     def _item(self, message: TaskMessage, delay: float | None) -> Item:
         if delay is not None:

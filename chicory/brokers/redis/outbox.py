@@ -6,6 +6,7 @@ answered it stays in doubt: its callers are told PublishUnknown when time is up,
 joins it.
 """
 
+import copy
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -159,7 +160,7 @@ class Outbox:
             taken -= mine
             ticket.taken += mine
             if isinstance(reply, ChicoryError):
-                self.end(ticket, reply)
+                self.end(ticket, _own(reply, ticket))
             elif mine < share:
                 limit = self._limit if self._limit is not None else 0
                 self.end(ticket, QueueFull(lane.keys.queue, limit, published=ticket.taken))
@@ -194,11 +195,24 @@ class Outbox:
         for lane in self._lanes.values():
             batch = lane.doubtful
             if batch is not None:
-                unknown = PublishUnknown([item.id for item in batch.items], str(error)) if batch.sent else error
-                for ticket, _ in batch.shares:
+                at = 0
+                for ticket, share in batch.shares:
+                    # One who joined has no share; the batch holds all of what it repeats.
+                    doubtful = batch.items[at : at + share] or ticket.items
+                    at += share
                     if not ticket.done:
-                        self.end(ticket, unknown)
+                        unknown = PublishUnknown([item.id for item in doubtful], str(error), ticket.taken)
+                        self.end(ticket, unknown if batch.sent else _own(error, ticket))
                 if not batch.sent:
                     lane.doubtful = None
             while lane.waiting:
-                self.end(lane.waiting[0], error)
+                self.end(lane.waiting[0], _own(error, lane.waiting[0]))
+
+
+def _own(error: ChicoryError, ticket: Ticket) -> ChicoryError:
+    """What to tell the caller of *ticket*: *error*, and how much was taken before it, which is nobody else's number."""
+    if not ticket.taken:
+        return error
+    own = copy.copy(error)
+    own.published = ticket.taken
+    return own

@@ -1,0 +1,129 @@
+"""On which conditions messages are sent: what a task says of all of its own, and what `options()` says of some."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeGuard, cast, get_args
+
+import attrs
+
+from chicory.delay import check_delay
+from chicory.errors import DelayError, UsageError
+from chicory.retry import RetryPolicy
+from chicory.types import DeliveryMode, Flavor, ValidationMode
+from chicory.wire import check_headers, check_id, check_queue
+
+
+def _limit(_: object, attribute: "attrs.Attribute[float | None]", value: object) -> None:
+    if value is not None and not (_is_number(value) and 0 < value < math.inf):
+        raise UsageError(f"{attribute.name} must be a positive number of seconds, not {value!r}")
+
+
+def check_flavor(flavor: str) -> Flavor:
+    """*flavor*, when there is one called so; else UsageError."""
+    if flavor not in get_args(Flavor):
+        raise UsageError(f"flavor must be one of {', '.join(map(repr, get_args(Flavor)))}, not {flavor!r}")
+    return cast("Flavor", flavor)
+
+
+def _policy(_: object, attribute: "attrs.Attribute[RetryPolicy | None]", value: object) -> None:
+    if value is not None and not isinstance(value, RetryPolicy):
+        raise UsageError(f"{attribute.name} must be a RetryPolicy, not {value!r:.80}")
+
+
+def _expiry(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if not isinstance(value, datetime):
+        _limit(_, attribute, value)
+
+
+def _instant_or_none(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and not isinstance(value, datetime):
+        raise UsageError(f"{attribute.name} must be a datetime, not {value!r}; seconds from now are a delay")
+
+
+def _queue(_: object, __: object, value: object) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"queue must be a name, not {value!r}")
+    check_queue(value)
+
+
+def _priority(_: object, __: object, value: object) -> None:
+    if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255):
+        raise UsageError(f"priority must be a whole number from 0 to 255, higher first, not {value!r}")
+
+
+def _task_id(_: object, __: object, value: object) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"task_id must be a text, not {value!r}")
+    check_id(value)
+
+
+def _headers(_: object, __: object, value: object) -> None:
+    items = cast("Mapping[object, object]", value).items() if isinstance(value, Mapping) else [(value, value)]
+    for key, text in items:
+        if not (isinstance(key, str) and isinstance(text, str)):
+            raise UsageError(f"headers must be a mapping of texts to texts, and {key!r}: {text!r} is not")
+    check_headers(cast("Mapping[str, str]", value))
+
+
+def _mode(value: object) -> DeliveryMode:
+    try:
+        return DeliveryMode(value)
+    except ValueError:
+        known = " or ".join(repr(mode.value) for mode in DeliveryMode)
+        raise UsageError(f"delivery_mode must be {known}, not {value!r}") from None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _checked_delay(value: object) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds):
+        raise DelayError(f"a delay is a number of seconds or a timedelta, not {value!r}")
+    return check_delay(seconds)
+
+
+_optional = attrs.validators.optional
+
+
+@attrs.frozen(kw_only=True)
+class TaskSettings:
+    """What `@app.task(...)` says about every message of a task; `options()` may say otherwise of one.
+
+    queue: None is the worker's default queue, "default".
+    retry_policy, delivery_mode, validation_mode: None is the app's.
+    flavor: what an async function is written for; None is the app's.
+    timeout: seconds one run may take.  expires: seconds after sending during which it is worth running.
+    """
+
+    queue: str = attrs.field(default="default", validator=_queue)
+    retry_policy: RetryPolicy | None = attrs.field(default=None, validator=_policy)
+    delivery_mode: DeliveryMode | None = attrs.field(default=None, converter=attrs.converters.optional(_mode))
+    validation_mode: ValidationMode | None = attrs.field(
+        default=None, converter=attrs.converters.optional(ValidationMode)
+    )
+    flavor: Flavor | None = attrs.field(default=None, converter=attrs.converters.optional(check_flavor))
+    timeout: float | None = attrs.field(default=None, validator=_limit)
+    expires: float | None = attrs.field(default=None, validator=_limit)
+    priority: int | None = attrs.field(default=None, validator=_priority)
+    ignore_result: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class SendOptions:
+    """What `options()` says about the messages of one bound task; None leaves it to the task."""
+
+    queue: str | None = attrs.field(default=None, validator=_optional(_queue))
+    delay: float | None = attrs.field(default=None, converter=attrs.converters.optional(_checked_delay))
+    eta: datetime | None = attrs.field(default=None, validator=_instant_or_none)
+    expires: datetime | float | None = attrs.field(default=None, validator=_expiry)
+    priority: int | None = attrs.field(default=None, validator=_priority)
+    timeout: float | None = attrs.field(default=None, validator=_limit)
+    task_id: str | None = attrs.field(default=None, validator=_optional(_task_id))
+    headers: Mapping[str, str] | None = attrs.field(default=None, validator=_optional(_headers))
+    reply_to: str | None = None
+    ignore_result: bool | None = None
+    delivery_mode: DeliveryMode | None = attrs.field(default=None, converter=attrs.converters.optional(_mode))
+    retry_policy: RetryPolicy | None = attrs.field(default=None, validator=_policy)

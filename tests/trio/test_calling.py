@@ -1,0 +1,209 @@
+"""Calling tasks: many at once, those whose code is elsewhere, and what is wrong with a call."""
+
+import inspect
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from chicory import RetryPolicy, TaskFailed
+from chicory.app import Chicory
+from chicory.backends.memory import MemoryBackend
+from chicory.batches import BATCH
+from chicory.brokers.memory import MemoryBroker
+from chicory.errors import ArgumentsError, PayloadError, QueueFull, UsageError
+from chicory.testing import running_worker
+
+
+async def ready(app, queue="default"):
+    return (await app.broker.get_queue_sizes(queue)).ready
+
+
+@pytest.fixture
+def double(app):
+    @app.task(name="double")
+    async def double(x: int) -> int:
+        return 2 * x
+
+    return double
+
+
+async def test_map_calls_for_each_and_starmap_for_each_tuple(autojump_clock, app, double):
+    @app.task
+    def join(word: str, times: int = 2, *, sep: str = "-") -> str:
+        return sep.join([word] * times)
+
+    async with running_worker(app, concurrency=4):
+        doubled = await double.map(range(5))
+        joined = await join.starmap(zip("ab", (1, 3), strict=True))
+        alone = await join.options(priority=1).map("cd")
+
+        assert [await one.get() for one in doubled] == [0, 2, 4, 6, 8]
+        assert [await one.get() for one in joined] == ["a", "b-b-b"]
+        assert [await one.get() for one in alone] == ["c-c", "d-d"]
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter([])])
+async def test_calling_for_nothing_is_allowed(app, double, nothing):
+    assert await double.map(nothing) == []
+    assert await app.publish_many(nothing) == []
+
+
+async def test_of_a_generator_no_more_than_a_batch_is_in_memory(app, double):
+    count, ahead = 5 * BATCH + 1, []
+
+    def numbers():
+        for number in range(count):
+            ahead.append(number - app.broker._store.places("default").length)
+            yield number
+
+    results = await double.map(numbers())
+
+    assert max(ahead) < BATCH
+    assert len({result.id for result in results}) == count == await ready(app)
+
+
+async def test_a_full_queue_in_the_middle_says_how_many_are_in(double):
+    app = Chicory(MemoryBroker(max_stream_length=BATCH + 500), MemoryBackend())
+
+    with pytest.raises(QueueFull) as full:
+        await app.publish_many(double.message(x) for x in range(3 * BATCH))
+
+    assert full.value.published == BATCH + 500 == await ready(app)
+    assert f"{BATCH + 500} messages before that are published" in full.value.__notes__[0]
+
+
+async def test_a_wrong_argument_in_the_middle_says_how_many_are_in(app, double):
+    def arguments(wrong):
+        yield from range(2 * BATCH)
+        yield wrong
+
+    with pytest.raises(PayloadError, match=r"args\[0\]: a set is not JSON") as caught:
+        await double.map(arguments(set()))
+    with pytest.raises(ArgumentsError, match="too many positional arguments"):
+        await double.starmap([(1,), (2, 3)])
+
+    assert caught.value.published == 2 * BATCH == await ready(app)
+
+
+async def test_a_sequence_is_checked_whole_before_the_first_is_sent(app, double):
+    messages = [double.message(x) for x in (*range(2 * BATCH), set())]
+
+    with pytest.raises(PayloadError) as caught:
+        await app.publish_many(messages)
+
+    assert caught.value.published == 0 == await ready(app)
+
+
+async def test_a_generator_that_fails_keeps_its_error(app, double):
+    def numbers():
+        yield from range(BATCH)
+        raise KeyError("no such page")
+
+    with pytest.raises(KeyError, match="no such page") as caught:
+        await double.map(numbers())
+
+    assert caught.value.__notes__ == [
+        f"{BATCH} messages before that are published; repeat those that came after them only"
+    ]
+    assert await ready(app) == BATCH
+
+
+async def test_many_calls_cannot_have_one_id(app, double):
+    with pytest.raises(UsageError, match="a task_id is the id of one call"):
+        await double.options(task_id="order-1").map([1, 2])
+
+    assert await ready(app) == 0
+
+
+async def test_a_task_is_called_by_name_where_its_code_is_not(autojump_clock):
+    far, here = Chicory(MemoryBroker(), MemoryBackend()), None
+
+    @far.task(name="billing.charge", queue="money", retry_policy=RetryPolicy(max_retries=0))
+    async def charge(amount: int, currency: str = "EUR") -> str:
+        return f"{amount} {currency}"
+
+    here = Chicory(far.broker, far.backend)
+    remote = here.remote("billing.charge").options(queue="money")
+
+    async with running_worker(far, queues=("money",)):
+        results = [await remote.delay(7), await remote.delay(8, currency="USD"), *await remote.map([9])]
+        wrong = await remote.delay(1, 2, 3)
+
+        assert [await one.get() for one in results] == ["7 EUR", "8 USD", "9 EUR"]
+        # Nobody here knows what fits.
+        with pytest.raises(TaskFailed, match="too many positional arguments"):
+            await wrong.get()
+    assert repr(remote) == "<remote task billing.charge>"
+    assert not callable(remote)
+
+
+def test_a_remote_task_says_all_that_a_task_says(app):
+    remote = app.remote("billing.charge")
+    eta = datetime(2030, 1, 1, tzinfo=UTC)
+
+    message = remote.options(queue="slow", eta=eta, priority=3, timeout=5, task_id="a", headers={"b": "c"}).message(1)
+
+    assert (message.name, message.args, message.id, message.queue) == ("billing.charge", [1], "a", "slow")
+    assert (message.eta, message.priority, message.timeout, message.headers) == (eta, 3, 5, {"b": "c"})
+    with pytest.raises(PayloadError, match="task name 'no name' must be"):
+        app.remote("no name")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"queue": "a b"}, "queue name 'a b' must be letters"),
+        ({"queue": 5}, "queue must be a name, not 5"),
+        ({"delay": -1}, "a delay of -1 s is out of range"),
+        ({"delay": "soon"}, "a delay is a number of seconds or a timedelta, not 'soon'"),
+        ({"delay": True}, "a delay is a number"),
+        ({"eta": 5.0}, "eta must be a datetime, not 5.0; seconds from now are a delay"),
+        ({"delay": 1, "eta": datetime(2030, 1, 1, tzinfo=UTC)}, "give a delay or an eta, not both"),
+        ({"expires": 0}, "expires must be a positive number of seconds, not 0"),
+        ({"expires": math.inf}, "expires must be a positive"),
+        ({"expires": timedelta(seconds=-1)}, "expires must be a positive"),
+        ({"expires": "soon"}, "expires must be a positive number of seconds, not 'soon'"),
+        ({"priority": -1}, "priority must be a whole number from 0 to 255, higher first, not -1"),
+        ({"priority": 256}, "priority must be"),
+        ({"priority": 1.5}, "priority must be"),
+        ({"priority": True}, "priority must be"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
+        ({"timeout": "9"}, "timeout must be a positive number of seconds, not '9'"),
+        ({"task_id": 'a "b"'}, "task id .* must be 1 to 200 printable ASCII characters"),
+        ({"task_id": ""}, "task id '' must be"),
+        ({"task_id": 5}, "task_id must be a text, not 5"),
+        ({"headers": {"a": 1}}, "headers must be a mapping of texts to texts, and 'a': 1 is not"),
+        ({"headers": [1]}, "headers must be a mapping of texts to texts"),
+        ({"headers": {"a": "b" * 9000}}, "the headers exceed 8192 characters"),
+        ({"delivery_mode": "twice"}, "delivery_mode must be 'at_least_once' or 'at_most_once', not 'twice'"),
+    ],
+    ids=repr,
+)
+def test_an_option_that_is_wrong_is_refused_in_one_line(app, double, wrong, complaint):
+    with pytest.raises(UsageError, match=rf"^{complaint}.*$"):
+        double.options(**wrong)
+    with pytest.raises(UsageError, match=rf"^{complaint}.*$"):
+        app.remote("far").options(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"priority": 256}, {"queue": 5}, {"expires": 0}, {"delivery_mode": "twice"}], ids=repr
+)
+def test_so_is_one_of_the_task(app, wrong):
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be"):
+        app.task(**wrong)
+
+
+@pytest.mark.parametrize("way", ["delay", "send", "map", "starmap"])
+@pytest.mark.parametrize("kind", ["task", "options", "remote"])
+async def test_a_forgotten_await_names_the_task(app, double, way, kind):
+    task = {"task": double, "options": double.options(priority=1), "remote": app.remote("double")}[kind]
+
+    with pytest.warns(RuntimeWarning, match=rf"coroutine 'double\.{way}' was never awaited") as told:
+        # Nobody keeps it, so it is gone at once.
+        getattr(task, way)([])
+
+    assert len(told) == 1
+    assert inspect.iscoroutinefunction(getattr(task, way))
+    assert await ready(app) == 0
