@@ -30,7 +30,7 @@ bench: $(VENV)/ready-to-test ## measure speed, beside a bare loop that does the 
 
 faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost
 	.ci/need-server
-	$(BIN)/python -m pytest tests/faults tests/contract/test_model.py tests/unit/test_fleet.py -m "long or not long" -o faulthandler_timeout=900 $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/contract/test_model.py tests/unit/test_fleet.py tests/rabbitmq/test_crashes.py -m "long or not long" -o faulthandler_timeout=900 $(ARGS)
 
 clean: ## remove what was built; never a state directory (.chicory), which may hold tasks
 	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache *.egg-info

@@ -3,7 +3,7 @@
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Proxy:
     latency: seconds that each chunk takes, either way.
     one_byte: chunks of one byte.
     refusing: new connections are reset at once.
-    resp: whether commands and replies are told apart, for `swallow`; other protocols are bytes.
+    resp: whether commands and replies are told apart, for `swallow`; otherwise it is AMQP, with its frames.
     """
 
     def __init__(self, upstream: Address, *, resp: bool = True) -> None:
@@ -35,6 +35,8 @@ class Proxy:
         self._links: set[_Link] = set()
         self._swallowing: list[tuple[Callable[[Command], bool], trio.Event]] = []
         self._left_down: int | None = None
+        # How many frames still pass towards the server before every client is gone, and whom to tell.
+        self._left_up: tuple[int, trio.Event] | None = None
         self._up_open, self._down_open = trio.Event(), trio.Event()
         self.heal()
 
@@ -46,8 +48,15 @@ class Proxy:
             self._down_open = trio.Event()
 
     def heal(self) -> None:
+        self.refusing = False
+        self._left_up = None
         self._up_open.set()
         self._down_open.set()
+
+    @property
+    def crashed(self) -> bool:
+        """Whether what `crash_after` announced has happened."""
+        return self._left_up is not None and self._left_up[1].is_set()
 
     def reset(self) -> int:
         """Reset every open connection; returns how many there were."""
@@ -58,6 +67,15 @@ class Proxy:
     def cut_after(self, count: int) -> None:
         """Pass *count* more bytes towards clients, then reset the connection that carries the next one."""
         self._left_down = count
+
+    def crash_after(self, count: int) -> trio.Event:
+        """Pass *count* more frames towards the server, of all connections; the next is that of a client that is killed.
+
+        So what was sent arrives, then the end of every connection, and nobody comes back; the event tells that it has
+        happened.  `heal` lets clients in again.
+        """
+        self._left_up = (count, trio.Event())
+        return self._left_up[1]
 
     def swallow(self, command: str | Callable[[Command], bool]) -> trio.Event:
         """Let the next such command through, lose its reply, and reset; the event tells that this has happened.
@@ -75,6 +93,11 @@ class Proxy:
 
         self._swallowing.append((matches, done))
         return done
+
+    async def emptied(self) -> None:
+        """Wait until no connection is left, and every server has read what was sent on its one."""
+        while self._links:
+            await trio.sleep(0.001)
 
     async def serve(self, listener: trio.abc.Listener[trio.SocketStream]) -> None:
         await trio.serve_listeners(self._connect, [listener])
@@ -115,6 +138,8 @@ class _Link:
         # How many replies still pass before the one to lose, and whom to tell.
         self._doomed: tuple[int, trio.Event] | None = None
         self._broken = False
+        self._frames = _Frames()
+        self._hung_up = False
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -127,6 +152,13 @@ class _Link:
         self._scope.cancel()
         for stream in (self._client, self._server):
             _reset(stream)
+
+    def hang_up(self) -> None:
+        """End it as the kernel does for a client that was killed."""
+        self._hung_up = True
+        _reset(self._client)
+        with suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_WR)
 
     async def _pump(
         self,
@@ -141,14 +173,21 @@ class _Link:
                     await trio.sleep(self._proxy.latency)
                 await way().wait()
                 passed = passes(chunk)
+                if self._hung_up:
+                    # Until the server has closed its side too, having read all there was.
+                    continue
                 step = 1 if self._proxy.one_byte else max(len(passed), 1)
                 for start in range(0, len(passed), step):
                     await target.send_all(passed[start : start + step])
+                if self._proxy.crashed:
+                    for link in list(self._proxy._links):
+                        link.hang_up()
                 if self._broken:
                     break
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        self.reset()
+        if source is self._server or not self._hung_up:
+            self.reset()
 
     def _up(self, chunk: bytes) -> bytes:
         """The part of *chunk* that goes to the server."""
@@ -156,7 +195,7 @@ class _Link:
             # The connection is as good as gone: what comes after that command never arrives.
             return b""
         if not self._proxy.resp:
-            return chunk
+            return self._before_the_crash(chunk)
         for end, words in _parsed(self._commands, chunk, exactly=bool(self._proxy._swallowing)):
             self._owed += 1
             for item in self._proxy._swallowing:
@@ -165,6 +204,18 @@ class _Link:
                     self._doomed = (self._owed, item[1])
                     return chunk[:end]
         return chunk
+
+    def _before_the_crash(self, chunk: bytes) -> bytes:
+        ends = self._frames.ends(chunk)
+        if self._proxy._left_up is None or self._proxy.crashed:
+            return chunk
+        left, crashed = self._proxy._left_up
+        if len(ends) <= left:
+            self._proxy._left_up = left - len(ends), crashed
+            return chunk
+        self._proxy.refusing = True
+        crashed.set()
+        return chunk[: ends[left - 1]] if left else b""
 
     def _down(self, chunk: bytes) -> bytes:
         """The part of *chunk* that goes to the client."""
@@ -191,6 +242,28 @@ class _Link:
             else:
                 self._proxy._left_down = left_down - passed
         return chunk[:passed]
+
+
+class _Frames:
+    """Where the frames of AMQP end that go one way, however they are cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._greeted = False
+
+    def ends(self, chunk: bytes) -> list[int]:
+        """The places in *chunk* where a frame is complete; what a client says first counts as one."""
+        before, buffer = len(self._rest), self._rest + chunk
+        found, at = [], 0
+        while True:
+            end = at + (8 if not self._greeted else 8 + int.from_bytes(buffer[at + 3 : at + 7], "big"))
+            if len(buffer) < max(end, at + 8):
+                break
+            self._greeted = True
+            found.append(end - before)
+            at = end
+        self._rest = buffer[at:]
+        return found
 
 
 def _parsed(reader: hiredis.Reader, chunk: bytes, *, exactly: bool) -> list[tuple[int, Any]]:

@@ -73,6 +73,12 @@ class RabbitNode(Node):
         words = ", ".join(f'<<"{word}">>' for word in (user, vhost, *patterns, "tests")).replace("\\", "\\\\")
         self.evaluate(f"rabbit_auth_backend_internal:set_permissions({words}).")
 
+    def await_no_connections(self, vhost: str) -> None:
+        """Return when nobody is connected to *vhost* any more."""
+        deadline = time.monotonic() + 10
+        while self.evaluate(f'rabbit_connection_tracking:list(<<"{vhost}">>).') != "[]":
+            assert time.monotonic() < deadline, "somebody is connected still"
+
     def close_all_connections(self) -> None:
         """What an operator does with `rabbitmqctl close_all_connections`."""
         closing = '[rabbit_networking:close_connection(P, "by an operator") || P <- rabbit_networking:connections()]'

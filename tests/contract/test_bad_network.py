@@ -1,6 +1,7 @@
 """The proxy that fault tests stand on does what it says: a fault that does not happen proves nothing."""
 
-from contextlib import AsyncExitStack
+import struct
+from contextlib import AsyncExitStack, suppress
 
 import hiredis
 import pytest
@@ -144,6 +145,40 @@ async def test_a_refusing_proxy_lets_nobody_in(proxy, connect):
 
     with pytest.raises((trio.BrokenResourceError, OSError)):
         await (await connect()).call("PING")
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 3])
+async def test_a_client_that_crashes_has_sent_so_many_frames_and_then_its_end(frames):
+    said = [b"AMQP\0\0\x09\x01", *(struct.pack(">BHI", 1, 0, size) + b"x" * size + b"\xce" for size in (3, 0, 500))]
+    heard, ended = bytearray(), trio.Event()
+
+    async def listen(stream):
+        async for chunk in stream:
+            heard.extend(chunk)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, listen, [listener])
+        async with open_proxy(listener.socket.getsockname(), resp=False) as proxy:
+            crashed = proxy.crash_after(frames)
+            async with await trio.open_tcp_stream(*proxy.address) as client:
+                with suppress(trio.BrokenResourceError):
+                    for byte in b"".join(said):
+                        await client.send_all(bytes([byte]))
+                with trio.fail_after(5):
+                    await crashed.wait()
+                    await ended.wait()
+                    await proxy.emptied()
+            async with await trio.open_tcp_stream(*proxy.address) as another:
+                with pytest.raises(trio.BrokenResourceError):
+                    await another.receive_some()
+        nursery.cancel_scope.cancel()
+
+    whole = b"".join(said[:frames])
+    assert heard.startswith(whole)
+    # The one after may have begun.
+    assert len(heard) < len(whole) + len(said[frames])
 
 
 async def test_a_proxy_may_stand_on_a_unix_socket():
