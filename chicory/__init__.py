@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from chicory.app import Chicory
     from chicory.config import ChicoryConfig, WorkerConfig
     from chicory.context import TaskContext
-    from chicory.errors import ChicoryError, ResultTimeout, TaskFailed, ValidationError
+    from chicory.errors import (
+        ChicoryError,
+        RemoteTaskError,
+        ResultTimeout,
+        TaskCancelled,
+        TaskDeadLettered,
+        TaskExpired,
+        ValidationError,
+    )
+    from chicory.gathering import as_completed, as_completed_sync, gather, gather_sync
     from chicory.remote import RemoteTask
     from chicory.result import AsyncResult
     from chicory.retry import Backoff, RetryPolicy
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
         DeliveryMode,
         DLQMessage,
         Failure,
+        Progress,
+        TaskInfo,
         TaskMessage,
         TaskState,
         ValidationMode,
@@ -49,13 +60,18 @@ __all__ = [
     "DLQMessage",
     "DeliveryMode",
     "Failure",
+    "Progress",
     "RemoteTask",
+    "RemoteTaskError",
     "ResultTimeout",
     "RetryPolicy",
     "SecretStr",
     "Task",
+    "TaskCancelled",
     "TaskContext",
-    "TaskFailed",
+    "TaskDeadLettered",
+    "TaskExpired",
+    "TaskInfo",
     "TaskMessage",
     "TaskState",
     "ValidationError",
@@ -63,6 +79,10 @@ __all__ = [
     "Worker",
     "WorkerConfig",
     "__version__",
+    "as_completed",
+    "as_completed_sync",
+    "gather",
+    "gather_sync",
 ]
 
 _HOMES = {
@@ -76,19 +96,28 @@ _HOMES = {
     "DLQMessage": "chicory.types",
     "DeliveryMode": "chicory.types",
     "Failure": "chicory.types",
+    "Progress": "chicory.types",
     "RemoteTask": "chicory.remote",
+    "RemoteTaskError": "chicory.errors",
     "ResultTimeout": "chicory.errors",
     "RetryPolicy": "chicory.retry",
     "SecretStr": "chicory.secret",
     "Task": "chicory.task",
+    "TaskCancelled": "chicory.errors",
     "TaskContext": "chicory.context",
-    "TaskFailed": "chicory.errors",
+    "TaskDeadLettered": "chicory.errors",
+    "TaskExpired": "chicory.errors",
+    "TaskInfo": "chicory.types",
     "TaskMessage": "chicory.types",
     "TaskState": "chicory.types",
     "ValidationError": "chicory.errors",
     "ValidationMode": "chicory.types",
     "Worker": "chicory.worker.worker",
     "WorkerConfig": "chicory.config",
+    "as_completed": "chicory.gathering",
+    "as_completed_sync": "chicory.gathering",
+    "gather": "chicory.gathering",
+    "gather_sync": "chicory.gathering",
 }
 
 

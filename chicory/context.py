@@ -3,7 +3,8 @@
 A task whose first parameter is annotated `TaskContext` is given one; whoever calls `delay()` leaves it out.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, final
 
@@ -13,9 +14,12 @@ import trio
 from chicory.delay import check_delay
 from chicory.ids import new_id
 from chicory.schedules.schedule import SCHEDULE, SLOT
-from chicory.types import TaskMessage
+from chicory.types import Progress, TaskMessage
 
 __all__ = ["TaskContext"]
+
+# Takes the task's id and how far it is.
+Report = Callable[[str, Progress], None]
 
 
 @final
@@ -26,12 +30,14 @@ class TaskContext:
     deliveries: how often the message was handed to a worker, 1-based; more than 1 says that a worker died with it.
     max_retries: how many retries the policy allows.
     deadline: when the run is cancelled, by this host's clock; None without a timeout.
+    report: hears what `progress` says; None where nobody listens.
     """
 
     message: TaskMessage
     deliveries: int = 1
     max_retries: int = 0
     deadline: datetime | None = None
+    report: Report | None = attrs.field(default=None, repr=False)
 
     @classmethod
     def of_call(cls, name: str) -> "TaskContext":
@@ -109,6 +115,16 @@ class TaskContext:
         """Not now: run again after *delay* seconds.  That is no failure and costs no retry."""
         raise Snooze(_seconds(delay))
 
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Let `AsyncResult.info` tell how far this run is: *done* of *total*, and a note of at most 1000 characters.
+
+        It costs next to nothing and never fails the task: only the last word is written, twice a second at most, and
+        with the task's end.  Async and synchronous tasks may call it, and so may threads of theirs.
+        """
+        if self.report is not None:
+            text = str(note)[:1000].encode("utf-8", "backslashreplace").decode()
+            self.report(self.message.id, Progress(_number(done), None if total is None else _number(total), text))
+
     def checkpoint(self) -> None:
         """For synchronous tasks: end here if the run was cancelled or its time is over.
 
@@ -119,6 +135,15 @@ class TaskContext:
         except RuntimeError:
             # Not in a worker's thread: called as a function.  There is nobody who could cancel it.
             return
+
+
+def _number(value: float) -> float:
+    """*value* as JSON has it; 0 for what is no number there: a task must not fail for what it says of itself."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 @final

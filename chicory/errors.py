@@ -22,16 +22,21 @@ ChicoryError
 │   └── TaskTimeout            took longer than its timeout
 ├── LeaseLost                  neither: this worker was taken for dead, its deliveries went to others
 └── ResultError
-    ├── TaskFailed             the task ended in failure; `.failure` says how
+    ├── RemoteTaskError        the task failed for good; `.failure` says how
+    │   └── TaskDeadLettered   and is kept as a dead letter
+    ├── TaskCancelled          somebody cancelled it before it had ended
     ├── ResultTimeout          not finished in time; the task goes on
     ├── ResultUnknown          no task of this id was ever published here
     ├── ResultExpired          finished, but the result's time to live is over
+    │   └── TaskExpired        the message came too late, so it was never run
     ├── ResultInvalid          finished, but its result is not what the task's type hint says
     └── NoBackend              the app keeps no results
 """
 
+import builtins
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -168,13 +173,63 @@ class ResultError(ChicoryError):
     """There is no value to give."""
 
 
-class TaskFailed(ResultError):
-    """The task ended in failure."""
+class RemoteTaskError(ResultError):
+    """The task failed for good: it raised *type_name*, with *message* and *traceback*.
 
-    def __init__(self, task_id: str, failure: "Failure") -> None:
+    What `remote_error` makes of one of Python's own exceptions is that exception, too.
+    """
+
+    def __init__(self, task_id: str, failure: "Failure", text: str = "") -> None:
         self.task_id = task_id
         self.failure = failure
-        super().__init__(f"task {task_id} failed: {failure}")
+        self.type_name = failure.type
+        self.message = failure.message
+        self.traceback = failure.traceback
+        self._text = text or f"task {task_id} failed: {failure}"
+        Exception.__init__(self, self._text)
+
+    # As it stands: a KeyError would quote it once more, and an OSError look for a number.
+    def __str__(self) -> str:
+        return self._text
+
+
+class TaskDeadLettered(RemoteTaskError):
+    """The task failed for good, and is kept as a dead letter."""
+
+
+# These mean something to whoever awaits, or are made of more than text.
+_NOT_RAISED_HERE = (StopIteration, StopAsyncIteration, BaseExceptionGroup)
+
+
+@cache
+def _own_exceptions() -> dict[str, type[Exception]]:
+    return {
+        name: kind
+        for name, kind in vars(builtins).items()
+        if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _NOT_RAISED_HERE)
+    }
+
+
+def remote_error(task_id: str, failure: "Failure", *, dead: bool = False) -> RemoteTaskError:
+    """*failure* to be raised: `except ValueError` sees a task's ValueError, and its text is what it was there.
+
+    The name is looked for among Python's own exceptions only: nothing is imported because a message says so.
+    """
+    kind = TaskDeadLettered if dead else RemoteTaskError
+    own = None if failure.module else _own_exceptions().get(failure.type)
+    error = kind(task_id, failure) if own is None else _both(kind, own)(task_id, failure, failure.message)
+    if failure.traceback:
+        error.add_note(f"in task {task_id}, which ended with\n{failure.traceback}")
+    return error
+
+
+@cache
+def _both(kind: type[RemoteTaskError], own: type[Exception]) -> type[RemoteTaskError]:
+    return type(own.__name__, (kind, own), {"__module__": kind.__module__})
+
+
+class TaskCancelled(ResultError):
+    """Somebody cancelled the task before it had ended."""
 
 
 class ResultTimeout(ResultError, TimeoutError):
@@ -187,6 +242,10 @@ class ResultUnknown(ResultError):
 
 class ResultExpired(ResultError):
     """Finished, but the result's time to live is over."""
+
+
+class TaskExpired(ResultExpired):
+    """The message came later than its `expires` says, so the task was never run."""
 
 
 class ResultInvalid(ResultError):

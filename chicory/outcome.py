@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from chicory.errors import TaskTimeout
 from chicory.retry import RetryPolicy, backoff, retryable
-from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable
+from chicory.types import DeliveryMode, Failure, TaskMessage, TaskState, Undecodable
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -58,13 +58,19 @@ class Expired(msgspec.Struct, frozen=True):
     why: str
 
 
+class Cancelled(msgspec.Struct, frozen=True):
+    """Somebody cancelled the task, before its run or in the middle of it."""
+
+    why: str
+
+
 class Unrunnable(msgspec.Struct, frozen=True):
     """There is nothing to run: undecodable bytes, an unknown task, arguments that do not bind or validate."""
 
     failure: Failure
 
 
-Ending = Returned | Raised | TimedOut | Snoozed | Interrupted | Lost | Expired | Unrunnable
+Ending = Returned | Raised | TimedOut | Snoozed | Interrupted | Lost | Expired | Cancelled | Unrunnable
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -74,9 +80,10 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Finished badly, and nothing is kept but the result."""
+    """Finished badly, and nothing is kept but the result, which says *state*."""
 
     failure: Failure
+    state: TaskState = TaskState.FAILURE
 
 
 class Dead(msgspec.Struct, frozen=True):
@@ -174,7 +181,9 @@ def decide(
                 return Dead(Failure("WorkerLost", f"delivered {count} times, and each time its worker died: {why}"))
             return Release(why, charged=True)
         case Expired(why):
-            return Failed(Failure("TaskExpired", why))
+            return Failed(Failure("TaskExpired", why), TaskState.EXPIRED)
+        case Cancelled(why):
+            return Failed(Failure("TaskCancelled", why), TaskState.CANCELLED)
         case Unrunnable(failure):
             return Dead(failure)
         case _:

@@ -22,8 +22,10 @@ __all__ = [
     "Finding",
     "Flavor",
     "Gravity",
+    "Progress",
     "QueueSizes",
     "ResultRecord",
+    "TaskInfo",
     "TaskMessage",
     "TaskState",
     "Undecodable",
@@ -85,22 +87,42 @@ class ValidationMode(StrEnum):
 
 
 class TaskState(StrEnum):
-    """What is known of a task.  States only move forward: PENDING, RETRYING, then SUCCESS or FAILURE.
+    """What is known of a task.  States only move forward: PENDING, STARTED, RETRY, STARTED, ..., and one of the ends.
 
-    UNKNOWN: no task of this id was ever published here.  EXPIRED: it was, and its result's time to live is over.
+    UNKNOWN: no task of this id was ever published here, or its result was not to be kept.
+    PENDING: published, and not seen running.
+    STARTED: it runs, and has done so for half a second; what is shorter goes from PENDING to its end.
+    RETRY: it failed, and waits for its next attempt.
+    SUCCESS, FAILURE: it returned, or failed for good.
+    DEAD_LETTERED: it failed for good and is kept as a dead letter; replaying that makes it PENDING again.
+    CANCELLED: somebody cancelled it before it had ended.
+    EXPIRED: its time is over, and there is nothing to have: the message came too late to be run (`failure` says when),
+        or it is finished and its result's time to live is over (then there is no failure).
     """
 
     UNKNOWN = "unknown"
     PENDING = "pending"
-    RETRYING = "retrying"
+    STARTED = "started"
+    RETRY = "retry"
     SUCCESS = "success"
     FAILURE = "failure"
+    DEAD_LETTERED = "dead_lettered"
+    CANCELLED = "cancelled"
     EXPIRED = "expired"
 
     @property
     def finished(self) -> bool:
         """Whether the state is final."""
-        return self in (TaskState.SUCCESS, TaskState.FAILURE, TaskState.EXPIRED)
+        return self in _FINAL
+
+    @property
+    def awaited(self) -> bool:
+        """Whether something better may come of waiting."""
+        return self in _AWAITED
+
+
+_AWAITED = frozenset([TaskState.PENDING, TaskState.STARTED, TaskState.RETRY])
+_FINAL = frozenset(TaskState) - _AWAITED - {TaskState.UNKNOWN}
 
 
 class _Identified(msgspec.Struct, frozen=True):
@@ -154,28 +176,77 @@ class Undecodable(msgspec.Struct, frozen=True):
     why: str
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a run ended badly, as text only: nothing in it is ever imported or called.
 
     type: the exception's class name, or one of Chicory's own words (`TaskTimeout`, `WorkerLost`, `UnknownTask`, ...).
+    module: where that class is from; empty for Python's own exceptions and for Chicory's words.
     """
 
     type: str
     message: str
     traceback: str = ""
+    module: str = ""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a task says it is: *done* of *total*, where it knows of how much, and a note."""
+
+    done: float
+    total: float | None = None
+    note: str = ""
+
+
 class ResultRecord(msgspec.Struct, frozen=True):
-    """What the backend keeps of a task.  *finished_at* is in unix seconds."""
+    """What the backend keeps of a task.
+
+    finished_at, started_at: unix seconds by the broker's clock; of the last attempt.
+    worker: the name of the one that ran it last.
+    """
 
     state: TaskState
     value: Any = None
     failure: Failure | None = None
     retries: int = 0
     finished_at: float | None = None
+    started_at: float | None = None
+    worker: str = ""
+    progress: Progress | None = None
+
+    @property
+    def step(self) -> int:
+        """How far the task is: a record is only ever replaced by one of the same step or a later one."""
+        if self.state in _FINAL:
+            return LAST_STEP
+        return min(2 * self.retries + (self.state is TaskState.STARTED), LAST_STEP - 1)
+
+
+# The step of whatever is final; a database keeps steps in 16 bits.
+LAST_STEP = 2**15 - 1
+
+
+class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `AsyncResult.info` tells of a task; None where it is not known.
+
+    enqueued_at: when it was sent, by its sender's clock; known of ids that Chicory made.
+    started_at, finished_at: of the last attempt, by the broker's clock.
+    attempts: how often it has been started, as far as is known; retries: after how many failures.
+    worker: the name of the one that ran it last.
+    """
+
+    id: str
+    state: TaskState
+    enqueued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    retries: int = 0
+    attempts: int = 0
+    worker: str | None = None
+    progress: Progress | None = None
+    failure: Failure | None = None
 
 
 class Gravity(StrEnum):

@@ -127,6 +127,12 @@ def pack_record(record: ResultRecord) -> bytes:
         fields["retries"] = record.retries
     if record.finished_at is not None:
         fields["finished_at"] = record.finished_at
+    if record.started_at is not None:
+        fields["started_at"] = record.started_at
+    if record.worker:
+        fields["worker"] = record.worker
+    if record.progress is not None:
+        fields["progress"] = record.progress
     try:
         body = _encode(fields)
     except (UnicodeEncodeError, TypeError, ValueError) as error:

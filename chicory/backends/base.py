@@ -1,9 +1,10 @@
 """What a result backend must be able to do."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
+import trio
 
 from chicory.brokers.base import Broker
 from chicory.types import ResultRecord
@@ -35,12 +36,29 @@ class Backend(Protocol):
         """What is known: state UNKNOWN when nothing ever was, EXPIRED when its time to live is over."""
         ...
 
+    async def fetch_many(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        """What is known of each, in few round trips."""
+        ...
+
     async def wait(self, task_id: str) -> ResultRecord:
         """Wait, by push, until the task is finished (or UNKNOWN or EXPIRED); the caller's cancel scope limits it."""
         ...
 
+    async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
+        """Like `wait`, until *count* of them are, at least; returns all that are by then."""
+        ...
+
     async def aclose(self) -> None:
         """Close every connection of the current trio run."""
+        ...
+
+
+@runtime_checkable
+class Notable(Protocol):
+    """A backend that can be told of unfinished tasks, such as that they run; one that only passes ends on cannot."""
+
+    async def note(self, records: Sequence[StoredRecord]) -> None:
+        """Keep what is as far as what is there (see `ResultRecord.step`); a task of which nothing is known stays so."""
         ...
 
 
@@ -51,3 +69,21 @@ class Cleanable(Protocol):
     async def clean(self, limit: int) -> int:
         """Delete at most *limit* results whose time to live is over; returns how many there were."""
         ...
+
+
+async def wait_each(
+    wait: Callable[[str], Awaitable[ResultRecord]], task_ids: Collection[str], count: int
+) -> Mapping[str, ResultRecord]:
+    """`wait_many` for a backend on trio alone that listens for all at once, so that each *wait* costs nothing."""
+    over: dict[str, ResultRecord] = {}
+    count = min(count, len(task_ids))
+
+    async def wait_for(task_id: str) -> None:
+        over[task_id] = await wait(task_id)
+        if len(over) >= count:
+            waiting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as waiting:
+        for task_id in task_ids:
+            waiting.start_soon(wait_for, task_id)
+    return over

@@ -1,8 +1,8 @@
 """Results in this process's memory: the reference for all other backends, and the one for tests."""
 
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -10,19 +10,33 @@ from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Broker
 from chicory.clock import unix_now
 from chicory.ids import born
-from chicory.links.bell import Bell
-from chicory.links.executor import CALLERS, checkpoint
-from chicory.types import ResultRecord, TaskState
+from chicory.links.executor import CALLERS, Turn, checkpoint, running
+from chicory.types import LAST_STEP, ResultRecord, TaskState
 from chicory.wire import pack_record, unpack_record
 
 _PENDING = pack_record(ResultRecord(TaskState.PENDING))
-_ORDER = {TaskState.PENDING: 0, TaskState.RETRYING: 1}
 
 
 @attrs.frozen
 class _Kept:
-    state: TaskState
+    step: int
     raw: bytes
+
+
+@attrs.define(eq=False)
+class _Ear:
+    """One who waits for some tasks.
+
+    told: those to be looked at, at first all.  turn: set when there are some more.
+    """
+
+    told: set[str]
+    turn: Turn | None = None
+
+    def hear(self, task_id: str) -> None:
+        self.told.add(task_id)
+        if self.turn is not None:
+            self.turn.set()
 
 
 class MemoryBackend:
@@ -40,7 +54,7 @@ class MemoryBackend:
         # In order of expiry, because all live equally long.  A record that was replaced meanwhile is recognised by
         # not being the same object.
         self._expiries: deque[tuple[float, str, _Kept]] = deque()
-        self._waiting: dict[str, Bell] = {}
+        self._waiting: defaultdict[str, list[_Ear]] = defaultdict(list)
         # Taken after the broker's, by a broker that settles; never the other way round.
         self._lock = threading.RLock()
 
@@ -62,27 +76,56 @@ class MemoryBackend:
         for record in records:
             self.keep(record.task_id, record.record)
 
+    async def note(self, records: Sequence[StoredRecord]) -> None:
+        """See Notable."""
+        await checkpoint()
+        with self._lock:
+            for record in records:
+                if self.knows(record.task_id):
+                    self.keep(record.task_id, record.record)
+
     async def fetch(self, task_id: str) -> ResultRecord:
         """See Backend."""
         await checkpoint()
         with self._lock:
             return self._look(task_id)
 
-    async def wait(self, task_id: str) -> ResultRecord:
+    async def fetch_many(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
         """See Backend."""
         await checkpoint()
-        while True:
+        with self._lock:
+            return {task_id: self._look(task_id) for task_id in task_ids}
+
+    async def wait(self, task_id: str) -> ResultRecord:
+        """See Backend."""
+        return (await self.wait_many([task_id], 1))[task_id]
+
+    async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
+        """See Backend."""
+        await checkpoint()
+        over: dict[str, ResultRecord] = {}
+        waiting = set(task_ids)
+        ear = _Ear(set(waiting))
+        try:
             with self._lock:
-                record = self._look(task_id)
-                if record.state.finished or record.state is TaskState.UNKNOWN:
-                    return record
-                bell = self._waiting.setdefault(task_id, Bell())
-                turn = bell.turn()
-            try:
-                await bell.heard(turn)
-            finally:
+                for task_id in waiting:
+                    self._waiting[task_id].append(ear)
+            while True:
                 with self._lock:
-                    if not bell and self._waiting.get(task_id) is bell:
+                    for task_id in ear.told:
+                        record = self._look(task_id)
+                        if not record.state.awaited:
+                            over[task_id] = record
+                    ear.told.clear()
+                    if len(over) >= min(count, len(waiting)):
+                        return over
+                    turn = ear.turn = running().signal()
+                await turn.wait()
+        finally:
+            with self._lock:
+                for task_id in waiting:
+                    self._waiting[task_id].remove(ear)
+                    if not self._waiting[task_id]:
                         del self._waiting[task_id]
 
     async def aclose(self) -> None:
@@ -98,18 +141,18 @@ class MemoryBackend:
     def begin(self, task_id: str) -> None:
         """Note the task as pending, whatever was known of it; for the broker."""
         with self._lock:
-            self._kept[task_id] = _Kept(TaskState.PENDING, _PENDING)
+            self._kept[task_id] = _Kept(0, _PENDING)
 
     def keep(self, task_id: str, record: bytes) -> None:
         """Store a packed record, unless the one there is further on; for the broker."""
-        kept = _Kept(unpack_record(record).state, record)
+        kept = _Kept(unpack_record(record).step, record)
         with self._lock:
             self._expire()
             there = self._kept.get(task_id)
-            if there is not None and (there.state.finished or _rank(there.state) > _rank(kept.state)):
+            if there is not None and (there.step == LAST_STEP or there.step > kept.step):
                 return
             self._kept[task_id] = kept
-            if kept.state.finished:
+            if kept.step == LAST_STEP:
                 self._expiries.append((unix_now() + self._ttl, task_id, kept))
                 self._tell(task_id)
 
@@ -137,9 +180,5 @@ class MemoryBackend:
                 del self._kept[task_id]
 
     def _tell(self, task_id: str) -> None:
-        if (bell := self._waiting.get(task_id)) is not None:
-            bell.ring()
-
-
-def _rank(state: TaskState) -> int:
-    return _ORDER.get(state, len(_ORDER))
+        for ear in self._waiting.get(task_id, ()):
+            ear.hear(task_id)

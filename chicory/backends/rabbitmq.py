@@ -7,12 +7,12 @@ itself when nobody has read from it for as long as results are kept.
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 import trio
 
-from chicory.backends.base import StoredRecord
+from chicory.backends.base import StoredRecord, wait_each
 from chicory.brokers.base import Broker
 from chicory.brokers.rabbitmq.broker import RabbitMQBroker
 from chicory.brokers.rabbitmq.line import Line
@@ -111,6 +111,14 @@ class RpcBackend:
             await awaited.changed.wait()
         self._take(task_id)
         return awaited.record
+
+    async def fetch_many(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        """See `Backend.fetch_many`.  Finished records are given once."""
+        return {task_id: await self.fetch(task_id) for task_id in task_ids}
+
+    async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
+        """See `Backend.wait_many`.  Those returned are gone afterwards."""
+        return await wait_each(self.wait, task_ids, count)
 
     async def aclose(self) -> None:
         """See `Backend.aclose`.  What was not read is lost."""

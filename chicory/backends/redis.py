@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Broker
@@ -18,11 +19,13 @@ from chicory.links.redis import Connection
 from chicory.links.redis_address import address_of
 from chicory.links.redis_listener import Listener
 from chicory.links.redis_pool import Pool, verify_server
-from chicory.types import ResultRecord, TaskState
+from chicory.types import LAST_STEP, ResultRecord, TaskState
 from chicory.wire import unpack_record
 
 _PENDING = b'{"state":"pending"}'
 _TIMEOUT = 5.0
+# Records in one exchange.
+_BATCH = 1000
 _PAUSE = 0.2
 
 
@@ -60,12 +63,22 @@ class RedisBackend:
 
     async def store(self, records: Sequence[StoredRecord]) -> None:
         """See `Backend.store`."""
+        await self._keep(records, note=False)
+
+    async def note(self, records: Sequence[StoredRecord]) -> None:
+        """See `Notable.note`."""
+        await self._keep(records, note=True)
+
+    async def _keep(self, records: Sequence[StoredRecord], *, note: bool) -> None:
+        calls: list[tuple[list[str], list[Any]]] = []
+        for kept in records:
+            step = unpack_record(kept.record).step
+            ttl = "" if note else self.keys.ttl_ms if step == LAST_STEP else UNFINISHED_MS
+            told = self.keys.done + kept.task_id if step == LAST_STEP else ""
+            calls.append(([self.keys.record + kept.task_id], [kept.record, ttl, told, step, LAST_STEP]))
         async with self._pool.connection() as connection:
-            for kept in records:
-                final = unpack_record(kept.record).state.finished
-                keys = [self.keys.record + kept.task_id]
-                args = [kept.record, self.keys.ttl_ms if final else UNFINISHED_MS, self.keys.done + kept.task_id]
-                await script("store").run(connection, keys, args, timeout=_TIMEOUT)
+            for start in range(0, len(calls), _BATCH):
+                await script("store").run_many(connection, calls[start : start + _BATCH], timeout=_TIMEOUT)
 
     async def _pipeline(self, connection: Connection, commands: Sequence[tuple[object, ...]]) -> None:
         if not commands:
@@ -76,7 +89,18 @@ class RedisBackend:
 
     async def fetch(self, task_id: str) -> ResultRecord:
         """See `Backend.fetch`."""
-        raw = await self._pool.call("GET", self.keys.record + task_id)
+        return self._known(task_id, await self._pool.call("GET", self.keys.record + task_id))
+
+    async def fetch_many(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        """See `Backend.fetch_many`."""
+        found: dict[str, ResultRecord] = {}
+        for start in range(0, len(task_ids), _BATCH):
+            ids = task_ids[start : start + _BATCH]
+            raws = await self._pool.call("MGET", *[self.keys.record + task_id for task_id in ids])
+            found |= {task_id: self._known(task_id, raw) for task_id, raw in zip(ids, raws, strict=True)}
+        return found
+
+    def _known(self, task_id: str, raw: bytes | None) -> ResultRecord:
         if raw is not None:
             return unpack_record(raw)
         made = born(task_id)
@@ -86,19 +110,29 @@ class RedisBackend:
         return ResultRecord(TaskState.UNKNOWN)
 
     async def wait(self, task_id: str) -> ResultRecord:
-        """See `Backend.wait`.  A message on the channel is only a hint; what counts is the record."""
+        """See `Backend.wait`."""
         record = await self.fetch(task_id)
-        while record.state in (TaskState.PENDING, TaskState.RETRYING):
-            listener = self._listeners.current()
+        return (await self.wait_many([task_id], 1))[task_id] if record.state.awaited else record
+
+    async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
+        """See `Backend.wait_many`.  A message on a channel is only a hint; what counts is the record."""
+        waiting = set(task_ids)
+        over: dict[str, ResultRecord] = {}
+        count = min(count, len(waiting))
+        while len(over) < count:
+            channels = {self.keys.done + task_id: task_id for task_id in waiting - over.keys()}
             try:
-                async with listener.listening(self.keys.done + task_id) as told:
-                    record = await self.fetch(task_id)
-                    if record.state in (TaskState.PENDING, TaskState.RETRYING):
-                        await told()
-                        record = await self.fetch(task_id)
+                async with self._listeners.current().listening(channels) as told:
+                    asked: Collection[str] = channels.values()
+                    while True:
+                        found = await self.fetch_many(list(asked))
+                        over |= {task_id: record for task_id, record in found.items() if not record.state.awaited}
+                        if len(over) >= count:
+                            break
+                        asked = [channels[channel] for channel in await told()]
             except BrokerUnavailable:
                 await running().sleep(_PAUSE)
-        return record
+        return over
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""

@@ -5,7 +5,7 @@ There is no background task: one of the waiting callers reads for all, and hands
 
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -19,12 +19,19 @@ from chicory.links.redis_pool import Pool
 
 @attrs.define(eq=False)
 class _Ear:
-    """One caller listening to one channel.  *turn* is set when there is news, or when it is its turn to read."""
+    """One caller listening to some channels.
 
-    channel: str
+    turn: set when there is news, or when it is its turn to read.  silent: those whose subscription has not begun.
+    told: those on which something was said.
+    """
+
+    channels: Collection[str]
     turn: Turn
-    subscribed: bool = False
-    told: bool = False
+    silent: set[str] = attrs.field(init=False)
+    told: set[str] = attrs.field(factory=set[str])
+
+    def __attrs_post_init__(self) -> None:
+        self.silent = set(self.channels)
 
 
 class Listener:
@@ -43,26 +50,40 @@ class Listener:
         self._sending = pool.executor.lock()
 
     @asynccontextmanager
-    async def listening(self, channel: str) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
-        """Listen to *channel*: from here on nothing said is missed.  Call what is given to wait for the first word.
+    async def listening(self, channels: Collection[str]) -> AsyncGenerator[Callable[[], Awaitable[set[str]]]]:
+        """Listen to *channels*: from here on nothing said is missed.
 
+        Call what is given to wait for news: it returns the channels on which something was said since the last call.
         Raises BrokerUnavailable when the line breaks; what was said meanwhile is not known then.
         """
-        ear = _Ear(channel, self._executor.event())
-        self._ears[channel].append(ear)
+        ear = _Ear(channels, self._executor.event())
+        for channel in channels:
+            self._ears[channel].append(ear)
         try:
             connection = await self._ready()
             # An ear that joins others cannot tell whether their subscription has begun; asking again settles it.
-            await self._send(connection, "SUBSCRIBE", channel)
-            await self._until(ear, connection, lambda: ear.subscribed)
-            yield lambda: self._until(ear, connection, lambda: ear.told)
+            await self._send(connection, "SUBSCRIBE", *channels)
+            await self._until(ear, connection, lambda: not ear.silent)
+            yield lambda: self._news(ear, connection)
         finally:
-            self._ears[channel].remove(ear)
-            if not self._ears[channel]:
-                del self._ears[channel]
-                await self._unsubscribe(channel)
+            left = [channel for channel in channels if self._leave(channel, ear)]
+            if left:
+                await self._unsubscribe(left)
             if not self._reading:
                 self._hand_on()
+
+    async def _news(self, ear: _Ear, connection: Connection) -> set[str]:
+        await self._until(ear, connection, lambda: bool(ear.told))
+        told, ear.told = ear.told, set()
+        return told
+
+    def _leave(self, channel: str, ear: _Ear) -> bool:
+        """Whether nobody else listens to *channel*."""
+        self._ears[channel].remove(ear)
+        if self._ears[channel]:
+            return False
+        del self._ears[channel]
+        return True
 
     async def _ready(self) -> Connection:
         async with self._sending:
@@ -77,11 +98,11 @@ class Listener:
         async with self._sending:
             await connection.send(*command)
 
-    async def _unsubscribe(self, channel: str) -> None:
+    async def _unsubscribe(self, channels: Collection[str]) -> None:
         connection = self._connection
         if connection is not None and not connection.closed:
             with contextlib.suppress(BrokerUnavailable):
-                if not await self._executor.briefly(1, self._send(connection, "UNSUBSCRIBE", channel)):
+                if not await self._executor.briefly(1, self._send(connection, "UNSUBSCRIBE", *channels)):
                     connection.close()
 
     async def _until(self, ear: _Ear, connection: Connection, heard: Callable[[], bool]) -> None:
@@ -109,9 +130,11 @@ class Listener:
         channel = name.decode()
         for ear in self._ears.get(channel, ()):
             if kind == b"subscribe":
-                ear.subscribed = True
+                ear.silent.discard(channel)
+                if ear.silent:
+                    continue
             elif kind == b"message":
-                ear.told = True
+                ear.told.add(channel)
             ear.turn.set()
 
     def _hand_on(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any, assert_never, cast
 
 import trio
 
-from chicory.context import GiveUp, Request, Retry, Snooze
+from chicory.context import GiveUp, Report, Request, Retry, Snooze
 from chicory.errors import ValidationError
 from chicory.exits import sole
 from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut, Unrunnable
@@ -17,8 +17,11 @@ from chicory.worker.plan import Plan
 
 # Ctrl-C must reach whoever runs the worker, not the task that happens to be running.
 @trio.lowlevel.enable_ki_protection
-async def execute(plan: Plan, message: TaskMessage, deliveries: int) -> Ending:
-    """Run *message*.  Never raises: a failure that left here would cancel every other task of the worker."""
+async def execute(plan: Plan, message: TaskMessage, deliveries: int, progress: Report) -> Ending:
+    """Run *message*.  Never raises: a failure that left here would cancel every other task of the worker.
+
+    progress: hears how far the task says that it is.
+    """
     timeout = plan.timeout if message.timeout is None else message.timeout
     args, kwargs = message.args, message.kwargs
     try:
@@ -32,10 +35,10 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int) -> Ending:
                 # The common case, without one more coroutine.
                 value = await plan.function(*args, **kwargs)
             else:
-                value = await _call(plan, message, args, kwargs, deliveries)
+                value = await _call(plan, message, args, kwargs, deliveries, progress)
             return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         with trio.move_on_after(timeout):
-            value = await _call(plan, message, args, kwargs, deliveries)
+            value = await _call(plan, message, args, kwargs, deliveries, progress)
             return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         return TimedOut(timeout)
     except trio.TrioInternalError:
@@ -44,9 +47,16 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int) -> Ending:
         return _ending(plan.policy_of(message).retry, error)
 
 
-async def _call(plan: Plan, message: TaskMessage, args: Sequence[Any], kwargs: dict[str, Any], deliveries: int) -> Any:
+async def _call(
+    plan: Plan,
+    message: TaskMessage,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    deliveries: int,
+    progress: Report,
+) -> Any:
     if plan.takes_context:
-        args = (plan.context(message, deliveries), *args)
+        args = (plan.context(message, deliveries, progress), *args)
     if plan.elsewhere is None:
         return await plan.function(*args, **kwargs)
     return await plan.elsewhere(message, args, kwargs)

@@ -23,7 +23,9 @@ def describe(error: BaseException) -> Failure:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
-    return Failure(_clean(type(error).__name__, 200), _clean(_message(error), MAX_MESSAGE), _traceback(error, trace))
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else _clean(str(kind.__module__), 200)
+    return Failure(_clean(kind.__name__, 200), _clean(_message(error), MAX_MESSAGE), _traceback(error, trace), module)
 
 
 def _message(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import attrs
 from chicory.app import Chicory
 from chicory.brokers.base import Delivery
 from chicory.config import WorkerConfig
-from chicory.context import TaskContext
+from chicory.context import Report, TaskContext
 from chicory.delay import bounded
 from chicory.errors import TaskNotFoundError
 from chicory.outcome import Ending, Expired, Lost, Policy, Unrunnable
@@ -40,11 +40,11 @@ class Plan:
         """At most or at least once: the message says, else the task, else the app."""
         return message.delivery_mode or self.mode
 
-    def context(self, message: TaskMessage, deliveries: int) -> TaskContext:
-        """What a run of *message* that begins now is told of itself."""
+    def context(self, message: TaskMessage, deliveries: int, progress: Report) -> TaskContext:
+        """What a run of *message* that begins now is told of itself; *progress* hears what it says."""
         timeout = self.timeout if message.timeout is None else message.timeout
         deadline = None if timeout is None else datetime.now(UTC) + timedelta(seconds=bounded(timeout))
-        return TaskContext(message, deliveries, self.policy_of(message).retry.max_retries, deadline)
+        return TaskContext(message, deliveries, self.policy_of(message).retry.max_retries, deadline, progress)
 
     def policy_of(self, message: TaskMessage) -> Policy:
         """The rules that *message* is judged by."""

@@ -13,9 +13,35 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+import msgspec
 import trio
 
+from chicory.brokers.base import Delivery
+from chicory.types import TaskMessage
+
 Run = Coroutine[Any, Any, None]
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A run that is to begin, or has begun *at* that instant, in unix seconds by the broker's clock."""
+
+    run: Run
+    delivery: Delivery
+    message: TaskMessage
+    at: float
+
+
+class Ongoing(msgspec.Struct, frozen=True):
+    """A run that has waited for something, and so has a trio task to itself.
+
+    started_at: unix seconds by the broker's clock.  scope: around all of it; cancelling that cancels this run alone.
+    """
+
+    delivery: Delivery
+    message: TaskMessage
+    started_at: float
+    scope: trio.CancelScope
+
 
 # Seconds that runs may follow one another before the rest of the worker has a turn.
 _TURN = 0.005
@@ -24,18 +50,23 @@ _TURN = 0.005
 class Runner:
     """Runs what it is given inside *nursery*; runs never raise.
 
+    ongoing: where runs that have waited are found, by receipt, until they end.
     refill: called when a runner has nothing more to do or one of its runs has made room; it may `start` more.
     """
 
-    def __init__(self, nursery: trio.Nursery, refill: Callable[[], None]) -> None:
+    def __init__(self, nursery: trio.Nursery, ongoing: dict[Any, Ongoing], refill: Callable[[], None]) -> None:
         self._nursery = nursery
+        self._ongoing = ongoing
         self._refill = refill
-        self._ready: deque[Run] = deque()
+        self._ready: deque[Started] = deque()
+        # The run at work, and the scope it is in.
+        self._started: Started | None = None
+        self._scope: trio.CancelScope | None = None
         self._about_to_run = False
 
-    def start(self, run: Run) -> None:
-        """*run* begins with the next turn of the event loop, or in this one if a runner is at work."""
-        self._ready.append(run)
+    def start(self, started: Started) -> None:
+        """The run begins with the next turn of the event loop, or in this one if a runner is at work."""
+        self._ready.append(started)
         self._see_to_it()
 
     def _see_to_it(self) -> None:
@@ -47,14 +78,28 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def _serve(self) -> None:
         until = trio.current_time() + _TURN
-        while trio.current_time() <= until:
-            if not self._ready:
-                self._refill()
+        # A scope for each run would cost it two microseconds.  This one is there before any run is, and as nobody else
+        # gets a turn while runs follow one another, whoever finds it finds it with the one run that has waited.
+        with trio.CancelScope() as scope:
+            while trio.current_time() <= until:
                 if not self._ready:
-                    break
-            if await _drive(self._ready.popleft(), self._hand_over):
-                self._refill()
-                return
+                    self._refill()
+                    if not self._ready:
+                        break
+                started = self._started = self._ready.popleft()
+                self._scope = scope
+                if await _drive(started.run, self._waits):
+                    del self._ongoing[started.delivery.receipt]
+                    self._refill()
+                    return
+        self._hand_over()
+
+    def _waits(self) -> None:
+        """The run at work waits for the first time."""
+        started = self._started
+        assert started is not None
+        assert self._scope is not None
+        self._ongoing[started.delivery.receipt] = Ongoing(started.delivery, started.message, started.at, self._scope)
         self._hand_over()
 
     def _hand_over(self) -> None:

@@ -7,13 +7,13 @@ import logging
 import random
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import final
+from typing import Any, final
 
 import attrs
 import trio
 from msgspec.structs import replace
 
-from chicory.backends.base import Backend
+from chicory.backends.base import Backend, Notable
 from chicory.brokers.base import Consumer, Delivery, Settlement
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
@@ -25,11 +25,12 @@ from chicory.worker.execute import execute
 from chicory.worker.fetch import Fetcher, Gate
 from chicory.worker.holdings import Holdings, Tally
 from chicory.worker.lease import Fence, LeaseKeeper
+from chicory.worker.notes import Notes
 from chicory.worker.plan import Catalog, Plan
 from chicory.worker.quarantine import Quarantine
-from chicory.worker.runner import Runner
+from chicory.worker.runner import Ongoing, Runner, Started
 from chicory.worker.settle import Settler
-from chicory.worker.verdict import verdict
+from chicory.worker.verdict import Run, verdict
 
 log = logging.getLogger("chicory.worker")
 
@@ -49,6 +50,8 @@ class End(Enum):
 class Terms:
     """What all sessions of one worker have in common.
 
+    backend: where the worker stores results; None when the broker does, or none are kept.
+    notable: who is told of runs that go on.
     leave: called with the number of runs that do not end, when they must not go on in this process.
     """
 
@@ -56,6 +59,7 @@ class Terms:
     catalog: Catalog
     keeps_results: bool
     backend: Backend | None
+    notable: Notable | None
     tally: Tally
     gate: Gate
     outage: Outage
@@ -73,6 +77,9 @@ class Session:
         self.holdings = Holdings(config.concurrency, config.concurrency + config.prefetch)
         self._consumer = consumer
         self._terms = terms
+        # The runs that have waited for something, by receipt.
+        self._ongoing: dict[Any, Ongoing] = {}
+        self._notes = Notes(consumer, terms.notable, self._ongoing)
         self._settler = Settler(consumer, terms.backend, self.holdings, terms.tally, terms.outage)
         self._fetcher = Fetcher(consumer, self.holdings, terms.tally, terms.outage, accept=self._start, lost=self._lose)
         self.lease = LeaseKeeper(
@@ -112,6 +119,7 @@ class Session:
             async with trio.open_nursery() as keeping:
                 keeping.start_soon(self.lease.renew)
                 keeping.start_soon(self.lease.watch)
+                keeping.start_soon(self._notes.run)
                 async with trio.open_nursery() as settling:
                     settling.start_soon(self._settler.run)
                     while await self._work(keeping) is End.FENCED:
@@ -158,7 +166,7 @@ class Session:
             self._end, self._ended = None, trio.Event()
         async with trio.open_nursery() as running:
             self._running = running
-            self._runner = Runner(running, self._start)
+            self._runner = Runner(running, self._ongoing, self._start)
             async with trio.open_nursery() as fetching:
                 self._fetching = fetching
                 fetching.start_soon(self._fetcher.run, self._terms.gate)
@@ -254,7 +262,7 @@ class Session:
             delivery = holdings.waiting.popleft()
             plan = self._terms.catalog.judge(delivery, now)
             if not isinstance(plan, Plan):
-                self._conclude(delivery, self._terms.catalog.policy, plan)
+                self._conclude(delivery, self._terms.catalog.policy, plan, Run(self._consumer.name))
                 continue
             if delivery.count > 1 and runs_alone(delivery.count, self._terms.config.max_deliveries):
                 if self._quarantine.put_aside(delivery):
@@ -265,7 +273,7 @@ class Session:
             message = delivery.message
             assert isinstance(message, TaskMessage)
             if delivery.acked or plan.mode_of(message) is DeliveryMode.AT_LEAST_ONCE:
-                runner.start(self._run(delivery, message, plan))
+                runner.start(Started(self._run(delivery, message, plan, now), delivery, message, now))
             else:
                 once.append((delivery, plan))
         if once:
@@ -283,32 +291,34 @@ class Session:
         self.lease.look()
         if running is None or runner is None or self._end is not None or not self._trusted.is_set():
             return False
-        plan = self._terms.catalog.judge(suspect, self._consumer.now())
+        now = self._consumer.now()
+        plan = self._terms.catalog.judge(suspect, now)
         if not isinstance(plan, Plan):
-            self._conclude(suspect, self._terms.catalog.policy, plan)
+            self._conclude(suspect, self._terms.catalog.policy, plan, Run(self._consumer.name))
             return True
         self.holdings.running += 1
         message = suspect.message
         assert isinstance(message, TaskMessage)
         if plan.mode_of(message) is DeliveryMode.AT_LEAST_ONCE:
-            runner.start(self._run(suspect, message, plan))
+            runner.start(Started(self._run(suspect, message, plan, now), suspect, message, now))
         else:
             running.start_soon(self._acknowledge, [(suspect, plan)], runner)
         self._terms.tally.changed()
         return True
 
-    async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan) -> None:
+    async def _run(self, delivery: Delivery, message: TaskMessage, plan: Plan, started_at: float) -> None:
         policy = plan.policy_of(message)
         if policy.retry.time_budget is not None and message.first_try is None:
-            message = replace(message, first_try=self._consumer.now())
+            message = replace(message, first_try=started_at)
             delivery = replace(delivery, message=message)
-        ending = await execute(plan, message, delivery.count)
+        ending = await execute(plan, message, delivery.count, self._notes.progress)
         self.holdings.running -= 1
-        self._conclude(delivery, policy, ending)
+        run = Run(self._consumer.name, started_at, self._notes.last_said(message.id))
+        self._conclude(delivery, policy, ending, run)
 
-    def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending) -> None:
+    def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending, run: Run) -> None:
         keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
-        settlement = verdict(delivery, policy, ending, keep=keep, now=now, draw=draw)
+        settlement = verdict(delivery, policy, ending, keep=keep, now=now, draw=draw, run=run)
         if self._terms.drain.begun:
             self._terms.drain.ended(delivery, settlement.outcome)
         self._settler.add(settlement)
@@ -323,6 +333,7 @@ class Session:
             for delivery, _ in once:
                 self._settler.add(Settlement(delivery, Release("the worker stopped")))
             raise
+        now = self._consumer.now()
         for (delivery, plan), ours in zip(once, acked, strict=True):
             if ours is None:
                 self.holdings.running -= 1
@@ -331,7 +342,7 @@ class Session:
             message = delivery.message
             assert isinstance(message, TaskMessage)
             self.holdings.held[ours.receipt] = ours
-            runner.start(self._run(ours, message, plan))
+            runner.start(Started(self._run(ours, message, plan, now), ours, message, now))
 
     async def _acknowledged(self, deliveries: list[Delivery]) -> list[Delivery | None]:
         while True:

@@ -11,6 +11,7 @@ from typing import Any, final
 import trio
 
 from chicory.app import Chicory
+from chicory.backends.base import Notable
 from chicory.brokers.base import Delivery, next_life
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
@@ -237,6 +238,7 @@ class Worker:
             catalog=Catalog(self.app, self.config, self.flavors),
             keeps_results=self.app.backend is not None,
             backend=None if self.app.joined else self.app.backend,
+            notable=self.app.backend if isinstance(self.app.backend, Notable) else None,
             tally=self._tally,
             gate=self._gate,
             outage=self._outage,

@@ -10,7 +10,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chicory import DLQMessage, TaskFailed
+from chicory import DLQMessage, RemoteTaskError
 from examples.census.daemon import running_daemon
 from examples.census.report import not_once, totals_table
 from examples.census.tasks import Measure, app, clock, fragile, measure
@@ -75,7 +75,7 @@ async def show_dead_letter(console: Console) -> bool:
     result = await fragile.delay("the printer")
     try:
         await result.get()
-    except TaskFailed as failed:
+    except RemoteTaskError as failed:
         console.print(f"a task that fails has failed: {failed.failure}")
     letter = await find_letter(result.id)
     if letter is None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import trio
 
-from chicory import AsyncResult, Chicory, RemoteTask, TaskMessage
+from chicory import (
+    AsyncResult,
+    Chicory,
+    RemoteTask,
+    TaskMessage,
+    as_completed,
+    as_completed_sync,
+    gather,
+    gather_sync,
+)
 
 KINDS = ("trio", "asyncio", "sync")
 
@@ -37,6 +46,13 @@ class TrioCaller:
 
     async def state(self, result: AsyncResult) -> Any:
         return await result.state()
+
+    async def gather(self, results: list[AsyncResult], timeout: float | None = 10) -> list[Any]:
+        return await gather(results, timeout)
+
+    async def completed(self, results: list[AsyncResult], heard: Callable[[Any], None]) -> None:
+        async for result in as_completed(results, timeout=10):
+            heard(await result.get(timeout=0))
 
     async def close(self, app: Chicory) -> None:
         await app.aclose()
@@ -81,6 +97,16 @@ class AsyncioCaller:
     async def state(self, result: AsyncResult) -> Any:
         return await self.run(result.state)
 
+    async def gather(self, results: list[AsyncResult], timeout: float | None = 10) -> list[Any]:
+        return await self.run(lambda: gather(results, timeout))
+
+    async def completed(self, results: list[AsyncResult], heard: Callable[[Any], None]) -> None:
+        async def complete() -> None:
+            async for result in as_completed(results, timeout=10):
+                heard(await result.get(timeout=0))
+
+        await self.run(complete)
+
     async def close(self, app: Chicory) -> None:
         await self.run(app.aclose)
 
@@ -108,6 +134,16 @@ class SyncCaller:
 
     async def state(self, result: AsyncResult) -> Any:
         return await trio.to_thread.run_sync(result.state_sync)
+
+    async def gather(self, results: list[AsyncResult], timeout: float | None = 10) -> list[Any]:
+        return await trio.to_thread.run_sync(gather_sync, results, timeout)
+
+    async def completed(self, results: list[AsyncResult], heard: Callable[[Any], None]) -> None:
+        def complete() -> None:
+            for result in as_completed_sync(results, timeout=10):
+                heard(result.get_sync(timeout=0))
+
+        await trio.to_thread.run_sync(complete)
 
     async def close(self, app: Chicory) -> None:
         await trio.to_thread.run_sync(app.close)

@@ -14,9 +14,9 @@ from chicory.errors import (
     PayloadError,
     PublishUnknown,
     QueueFull,
+    RemoteTaskError,
     ResultTimeout,
     ResultUnknown,
-    TaskFailed,
 )
 from chicory.ids import new_id
 from chicory.outcome import Done, Failed
@@ -279,8 +279,48 @@ async def test_a_failure_is_raised_where_it_is_waited_for(app, caller, broker):
         await finish_all_with(broker, Failed(OOPS))
 
     (failed,) = ends
-    assert isinstance(failed, TaskFailed)
+    assert isinstance(failed, RemoteTaskError)
     assert failed.failure == OOPS
+
+
+async def test_many_are_waited_for_by_one_subscription(app, caller, broker, server):
+    results = await caller.publish_many(app, [app.tasks["add"].message(x, 1) for x in range(50)])
+    got = []
+
+    async def gather():
+        got.extend(await caller.gather(results))
+
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gather)
+            await listeners(server)
+            with server.client() as client:
+                assert len(client.client_list(_type="pubsub")) == 1
+            await finish_all_with(broker, Done(5), expected=50)
+
+    assert got == [5] * 50
+    with pytest.raises(ResultTimeout):
+        await caller.gather([await caller.delay(app.tasks["add"], 1, 2)], 0.1)
+    await broker.purge_queue()
+
+
+async def test_results_come_as_their_tasks_complete(app, caller, broker, server):
+    results = await caller.publish_many(app, [app.tasks["add"].message(x, 1) for x in range(6)])
+    heard = []
+
+    async def complete():
+        await caller.completed(results, heard.append)
+
+    with trio.fail_after(15):
+        async with worker(broker) as consumer, trio.open_nursery() as nursery:
+            deliveries = await receive(consumer, 6)
+            nursery.start_soon(complete)
+            for number in (3, 1, 5, 0, 2, 4):
+                await settle(consumer, [deliveries[number]], Done(number))
+                while number not in heard:
+                    await trio.sleep(0.005)
+
+    assert heard == [3, 1, 5, 0, 2, 4]
 
 
 async def test_nothing_is_waited_for_that_was_never_sent(app, caller):

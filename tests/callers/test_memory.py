@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import trio
 
-from chicory import Chicory, ResultTimeout, TaskFailed, TaskState
+from chicory import Chicory, RemoteTaskError, ResultTimeout, TaskState
 from chicory.brokers.memory import MemoryBroker
 from chicory.errors import QueueFull, ResultUnknown
 from chicory.ids import new_id
@@ -50,7 +50,7 @@ async def test_a_call_arrives_and_its_end_is_told(app, caller):
         async def get(result=result):
             try:
                 got.append(await caller.get(result))
-            except TaskFailed as failed:
+            except RemoteTaskError as failed:
                 got.append(failed.failure)
 
         async with worker(app.broker) as consumer, trio.open_nursery() as nursery:

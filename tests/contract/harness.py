@@ -239,10 +239,12 @@ def record(outcome: Outcome) -> bytes | None:
     match outcome:
         case Done(value):
             return pack_record(ResultRecord(TaskState.SUCCESS, value=value))
-        case Failed(failure) | Dead(failure):
-            return pack_record(ResultRecord(TaskState.FAILURE, failure=failure))
+        case Failed(failure, state):
+            return pack_record(ResultRecord(state, failure=failure))
+        case Dead(failure):
+            return pack_record(ResultRecord(TaskState.DEAD_LETTERED, failure=failure))
         case RetryIn(_, message, failure):
-            return pack_record(ResultRecord(TaskState.RETRYING, failure=failure, retries=message.retries))
+            return pack_record(ResultRecord(TaskState.RETRY, failure=failure, retries=message.retries))
         case Release():
             return None
 

@@ -128,7 +128,7 @@ async def test_a_replay_starts_anew_unless_told_otherwise(broker, reset, retries
 async def test_a_replayed_task_gets_its_new_result(broker, backend):
     one = message()
     await bury(broker, one)
-    assert (await backend.fetch(one.id)).state is TaskState.FAILURE
+    assert (await backend.fetch(one.id)).state is TaskState.DEAD_LETTERED
 
     await broker.replay_from_dlq(one.id)
 

@@ -1,5 +1,7 @@
 """Results: stored with the settling, pushed to who waits, and only ever moving forward (M12)."""
 
+import random
+
 import pytest
 import trio
 from msgspec.structs import replace
@@ -8,7 +10,7 @@ from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Settlement
 from chicory.ids import new_id
 from chicory.outcome import Done, Failed, RetryIn
-from chicory.types import Failure, ResultRecord, TaskState
+from chicory.types import Failure, Progress, ResultRecord, TaskState
 from chicory.wire import pack_record
 from tests.contract.harness import OOPS, message, receive, settle, worker
 
@@ -49,7 +51,7 @@ async def test_m12_unknown_pending_retrying_and_finished_are_different_answers(b
         again = RetryIn(0, replace(one, retries=1), OOPS)
         await settle(consumer, await receive(consumer, 1), again)
         retrying = await backend.fetch(one.id)
-        assert (retrying.state, retrying.failure, retrying.retries) == (TaskState.RETRYING, OOPS, 1)
+        assert (retrying.state, retrying.failure, retrying.retries) == (TaskState.RETRY, OOPS, 1)
 
         await settle(consumer, await receive(consumer, 1), Done({"answer": [42, b"raw"]}))
 
@@ -99,7 +101,7 @@ async def test_m12_a_finished_record_is_never_overwritten(backend):
     # Twice, because what is refused must leave no mark either.
     for _ in range(2):
         await backend.store([stored(task_id, TaskState.FAILURE, failure=OOPS)])
-        await backend.store([stored(task_id, TaskState.RETRYING)])
+        await backend.store([stored(task_id, TaskState.RETRY)])
         await backend.expect([task_id])
 
     assert await backend.fetch(task_id) == ResultRecord(TaskState.SUCCESS, value=1)
@@ -111,9 +113,82 @@ async def test_m12_expecting_never_moves_a_task_backwards(backend):
     await backend.expect([task_id])
     assert (await backend.fetch(task_id)).state is TaskState.PENDING
 
-    await backend.store([stored(task_id, TaskState.RETRYING, retries=1)])
+    await backend.store([stored(task_id, TaskState.RETRY, retries=1)])
     await backend.expect([task_id])
-    assert (await backend.fetch(task_id)).state is TaskState.RETRYING
+    assert (await backend.fetch(task_id)).state is TaskState.RETRY
+
+
+STATES = [state for state in TaskState if state is not TaskState.UNKNOWN]
+
+
+async def test_m12_whatever_is_stored_and_noted_a_task_only_moves_forward(backend):
+    """In whatever order news of its attempts arrives: a few orders of each, drawn anew every time."""
+    orders = random.Random(12)
+    for _ in range(5):
+        task_id = new_id()
+        await backend.expect([task_id])
+        known = await backend.fetch(task_id)
+        for _ in range(12):
+            state, retries = orders.choice(STATES), orders.randrange(3)
+            news = stored(task_id, state, retries=retries)
+            await (backend.note if orders.random() < 0.5 else backend.store)([news])
+            before, known = known, await backend.fetch(task_id)
+            assert known.step >= before.step
+            if before.state.finished:
+                assert known == before
+
+
+async def test_m12_a_note_makes_nothing_of_what_is_unknown(backend):
+    task_id, waiting = new_id(), new_id()
+    await backend.expect([waiting])
+    started = ResultRecord(TaskState.STARTED, started_at=17.5, worker="host:1", progress=Progress(1, 2, "half"))
+    records = [StoredRecord(one, pack_record(started)) for one in (task_id, waiting)]
+
+    await backend.note(records)
+    assert (await backend.fetch(task_id)).state is TaskState.UNKNOWN
+    assert await backend.fetch(waiting) == started
+
+    await backend.store([stored(waiting, TaskState.SUCCESS, value=1)])
+    await backend.note(records)
+    assert (await backend.fetch(waiting)).value == 1
+    assert {one: record.state for one, record in (await backend.fetch_many([task_id, waiting])).items()} == {
+        task_id: TaskState.UNKNOWN,
+        waiting: TaskState.SUCCESS,
+    }
+
+
+async def test_a_note_does_not_make_a_record_live_longer_or_shorter(make):
+    harness = make(result_ttl=1)
+    task_id = new_id()
+    await harness.backend.expect([task_id])
+    await harness.backend.note([stored(task_id, TaskState.STARTED)])
+
+    await trio.sleep(1.2)
+
+    assert (await harness.backend.fetch(task_id)).state is TaskState.STARTED
+
+
+async def test_many_are_waited_for_at_once(backend):
+    ids = [new_id() for _ in range(20)]
+    await backend.expect(ids)
+    got = []
+
+    async def wait(count):
+        got.append(await backend.wait_many(ids, count))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, 20)
+            for start in (0, 5):
+                # At least one: all that are finished by then.
+                nursery.start_soon(wait, start + 1)
+                await backend.store([stored(one, TaskState.SUCCESS, value=one) for one in ids[start : start + 5]])
+                while len(got) < start // 5 + 1:
+                    await trio.sleep(0.01)
+            await backend.store([stored(one, TaskState.SUCCESS, value=one) for one in ids[10:]])
+
+    assert [record.value for record in got[-1].values()] != []
+    assert {one: record.value for one, record in got[-1].items()} == {one: one for one in ids}
 
 
 @pytest.mark.needs("joining")

@@ -132,7 +132,7 @@ async def test_a_database_that_is_killed_while_a_worker_works_loses_nothing(app,
     await app.publish(message)
     with trio.fail_after(PATIENCE):
         record = await failed.wait()
-    assert (record.state, record.failure.message) == (TaskState.FAILURE, "as it should")
+    assert (record.state, record.failure.message) == (TaskState.DEAD_LETTERED, "as it should")
 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0

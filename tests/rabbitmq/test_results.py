@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from chicory import BackendType, BrokerType, Chicory, RetryPolicy, TaskFailed
+from chicory import BackendType, BrokerType, Chicory, RemoteTaskError, RetryPolicy
 from chicory.backends.rabbitmq import RpcBackend
 from chicory.brokers.base import Settlement
 from chicory.config import BrokerConfig, ChicoryConfig, RabbitMQBrokerConfig
@@ -36,7 +36,7 @@ async def test_a_result_goes_to_the_one_who_sent_and_is_read_once(broker, backen
         await settle(consumer, delivered, RetryIn(0, delivered[0].message, OOPS))
         again = await receive(consumer, 1)
         with trio.fail_after(5):
-            while (await backend.fetch(one.id)).state is not TaskState.RETRYING:
+            while (await backend.fetch(one.id)).state is not TaskState.RETRY:
                 await trio.sleep(0.005)
         await settle(consumer, again, Done({"answer": [42, b"raw"]}))
 
@@ -151,7 +151,7 @@ async def test_an_app_on_rabbitmq_alone(rabbit_node, vhost):
             with pytest.raises(ResultUnknown):
                 await results[0].get()
             failing = await double.delay(-1)
-            with pytest.raises(TaskFailed, match="ValueError"):
+            with pytest.raises(RemoteTaskError, match="ValueError"):
                 await failing.get()
 
 

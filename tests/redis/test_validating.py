@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from chicory import Chicory, TaskMessage, ValidationError, ValidationMode
-from chicory.errors import TaskFailed
+from chicory.errors import RemoteTaskError
 from chicory.testing import running_worker
 from tests.unit.shapes import Cat, Dog, Item
 
@@ -27,7 +27,7 @@ async def test_rich_values_arrive_and_what_is_wrong_is_told(server):
         result = await meet.delay(items, Dog("Rex"))
 
         assert await result.get(timeout=30) == {date(2026, 1, 2): Dog("Rex")}
-        with pytest.raises(TaskFailed, match=r"ValidationError: meet: pet must be Cat \| Dog, not dict"):
+        with pytest.raises(RemoteTaskError, match=r"ValidationError: meet: pet must be Cat \| Dog, not dict"):
             await meet.result("by-name").get(timeout=30)
         (letter,) = await app.broker.get_dlq_messages()
 

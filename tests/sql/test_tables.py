@@ -46,7 +46,7 @@ async def test_of_many_writers_with_crosswise_batches_the_first_to_finish_wins_e
     ids = [new_id() for _ in range(50)]
 
     async def write(number, backend):
-        for state in (TaskState.PENDING, TaskState.RETRYING, TaskState.SUCCESS, TaskState.RETRYING, TaskState.PENDING):
+        for state in (TaskState.PENDING, TaskState.RETRY, TaskState.SUCCESS, TaskState.RETRY, TaskState.PENDING):
             order = random.Random(number).sample(ids, len(ids))
             await backend.store([stored(task_id, state, number) for task_id in order])
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from chicory import Chicory, RetryPolicy, TaskContext, TaskFailed
+from chicory import Chicory, RemoteTaskError, RetryPolicy, TaskContext
 from chicory.config import evolve
 from chicory.errors import UsageError
 from chicory.testing import memory_app, running_worker
@@ -34,7 +34,7 @@ async def app():
 
 
 async def failure(task, *args):
-    with pytest.raises(TaskFailed) as caught:
+    with pytest.raises(RemoteTaskError) as caught:
         await (await task.delay(*args)).get()
     return caught.value.failure
 
@@ -280,7 +280,7 @@ async def test_a_loop_that_breaks_fails_what_is_on_it_and_another_takes_its_plac
         beside = await rest.delay()
         await trio.to_thread.run_sync(begun.wait)
         failed = await failure(wreck)
-        with pytest.raises(TaskFailed, match="the asyncio loop that it ran on broke"):
+        with pytest.raises(RemoteTaskError, match="the asyncio loop that it ran on broke"):
             await beside.get()
 
         assert await (await double.delay(21)).get() == 42

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chicory import RetryPolicy, TaskFailed
+from chicory import RemoteTaskError, RetryPolicy
 from chicory.app import Chicory
 from chicory.backends.memory import MemoryBackend
 from chicory.batches import BATCH
@@ -132,7 +132,7 @@ async def test_a_task_is_called_by_name_where_its_code_is_not(autojump_clock):
 
         assert [await one.get() for one in results] == ["7 EUR", "8 USD", "9 EUR"]
         # Nobody here knows what fits.
-        with pytest.raises(TaskFailed, match="too many positional arguments"):
+        with pytest.raises(RemoteTaskError, match="too many positional arguments"):
             await wrong.get()
     assert repr(remote) == "<remote task billing.charge>"
     assert not callable(remote)

@@ -139,7 +139,7 @@ async def test_a_long_outage_cancels_what_runs_and_the_lease_is_used_again(autoj
         assert worker.running == 0
         broker.error = None
         await worker.busy()
-        assert await first.state() is TaskState.PENDING
+        assert await first.state() is TaskState.STARTED
         await first.get()
 
     assert len(ends) == 2

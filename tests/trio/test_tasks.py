@@ -19,10 +19,11 @@ from chicory.errors import (
     DuplicateTaskError,
     NoBackend,
     PayloadError,
+    RemoteTaskError,
     ResultExpired,
     ResultTimeout,
     ResultUnknown,
-    TaskFailed,
+    TaskDeadLettered,
     TaskNotFoundError,
     UsageError,
 )
@@ -233,10 +234,16 @@ async def test_a_failure_is_raised_where_the_result_is_awaited(autojump_clock, a
 
     async with running_worker(app):
         result = await fail.delay()
-        with pytest.raises(TaskFailed, match="KeyError: 'no such order'") as caught:
+        with pytest.raises(RemoteTaskError, match="KeyError: 'no such order'") as caught:
+            await result.get()
+        # It is kept as a dead letter, and it is what it was.
+        with pytest.raises(TaskDeadLettered):
+            await result.get()
+        with pytest.raises(KeyError):
             await result.get()
 
-    trace = caught.value.failure.traceback
+    assert (caught.value.type_name, caught.value.message) == ("KeyError", "'no such order'")
+    trace = caught.value.traceback
     assert "in fail" in trace
     assert "execute.py" not in trace
 
@@ -253,7 +260,7 @@ async def test_a_result_that_does_not_come_in_time_is_a_timeout(autojump_clock, 
             await result.get(timeout=10)
 
         assert isinstance(caught.value, TimeoutError)
-        assert await result.state() is TaskState.PENDING
+        assert await result.state() is TaskState.STARTED
         assert await result.get() == "rested"
 
 

@@ -6,7 +6,7 @@ from datetime import date, datetime
 import pytest
 
 from chicory import TaskContext, TaskMessage, TaskState, ValidationError, ValidationMode
-from chicory.errors import ArgumentsError, PayloadError, ResultInvalid, TaskFailed
+from chicory.errors import ArgumentsError, PayloadError, RemoteTaskError, ResultInvalid
 from chicory.testing import memory_app, running_worker
 from tests.unit.shapes import Cat, Color, Item
 
@@ -93,7 +93,7 @@ async def test_a_task_may_have_another_mode_than_its_app(autojump_clock):
         assert await (await checked.delay(7)).get() == "7"
         assert await (await unchecked.delay("7")).get() == "7"
         assert await (await promising.delay(7)).get() == 7
-        with pytest.raises(TaskFailed, match=r"ValidationError: .*promising: result must be int, not str"):
+        with pytest.raises(RemoteTaskError, match=r"ValidationError: .*promising: result must be int, not str"):
             await (await promising.delay("7")).get()
 
 
@@ -132,7 +132,7 @@ async def test_a_message_that_does_not_validate_is_a_dead_letter_and_the_worker_
         await app.publish(TaskMessage("good", name="pay", args=[good]))
         await worker.settled(4)
 
-        with pytest.raises(TaskFailed, match=r"ValidationError: pay: item\.price must be float, not str"):
+        with pytest.raises(RemoteTaskError, match=r"ValidationError: pay: item\.price must be float, not str"):
             await pay.result("old").get()
         assert await pay.result("good").get() == 1
 
@@ -159,13 +159,13 @@ async def test_a_result_that_does_not_validate_is_a_failure_and_is_not_tried_aga
 
     async with running_worker(app) as worker:
         lied = await lie.delay()
-        with pytest.raises(TaskFailed, match=r"ValidationError: .*lie: result\[1\]\.price must be float, not str"):
+        with pytest.raises(RemoteTaskError, match=r"ValidationError: .*lie: result\[1\]\.price must be float, not str"):
             await lied.get()
         await lie_to_nobody.send()
         await worker.settled(2)
 
     assert runs == [1]
-    assert await lied.state() is TaskState.FAILURE
+    assert await lied.state() is TaskState.DEAD_LETTERED
     assert await app.broker.get_dlq_count() == 1
 
 
@@ -225,9 +225,9 @@ async def test_a_class_that_misbehaves_while_it_is_made_harms_nobody(autojump_cl
         for number, how in enumerate(("exit", "error", "")):
             await app.publish(TaskMessage(str(number), name="meet", args=[{"how": how}]))
         assert await meet.result("2").get() == ""
-        with pytest.raises(TaskFailed, match="ValidationError: meet: rude was refused: RuntimeError: no"):
+        with pytest.raises(RemoteTaskError, match="ValidationError: meet: rude was refused: RuntimeError: no"):
             await meet.result("1").get()
-        with pytest.raises(TaskFailed, match="SystemExit: leaving"):
+        with pytest.raises(RemoteTaskError, match="SystemExit: leaving"):
             await meet.result("0").get()
         assert worker.running == 0
 

@@ -35,6 +35,7 @@ LEVELS = [
         "context",
         "remote",
         "result",
+        "gathering",
         "task",
         "drivers",
         "app",

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from chicory.errors import TaskTimeout
 from chicory.outcome import (
+    Cancelled,
     Dead,
     Done,
     Expired,
@@ -26,7 +27,7 @@ from chicory.outcome import (
     runs_alone,
 )
 from chicory.retry import RetryPolicy
-from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable
+from chicory.types import DeliveryMode, Failure, TaskMessage, TaskState, Undecodable
 from tests.unit.messages import failures, messages, policies, simple, texts, undecodables, values
 
 NOW = 1_750_000_000.0
@@ -42,6 +43,7 @@ endings = (
     | st.builds(Interrupted, texts)
     | st.builds(Lost, texts)
     | st.builds(Expired, texts)
+    | st.builds(Cancelled, texts)
     | st.builds(Unrunnable, failures)
 )
 rules = st.builds(
@@ -178,7 +180,8 @@ def test_retries_end(message, policy, failure, count, draw):
         (Snoozed(9.0), RetryIn(9.0, simple(), None)),
         (Interrupted("stopping"), Release("stopping")),
         (Lost("killed"), Release("killed", charged=True)),
-        (Expired("too late"), Failed(Failure("TaskExpired", "too late"))),
+        (Expired("too late"), Failed(Failure("TaskExpired", "too late"), TaskState.EXPIRED)),
+        (Cancelled("on request"), Failed(Failure("TaskCancelled", "on request"), TaskState.CANCELLED)),
         (Unrunnable(OOPS), Dead(OOPS)),
     ],
 )

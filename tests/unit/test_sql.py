@@ -19,16 +19,16 @@ from chicory.backends.sql.complaints import complaint, passing
 from chicory.backends.sql.notices import payloads
 from chicory.backends.sql.rows import furthest, known
 from chicory.backends.sql.sqlite import journal_mode
-from chicory.backends.sql.tables import FINISHED, PENDING, RETRYING, results
+from chicory.backends.sql.tables import results
 from chicory.backends.sql.watch import LONGEST, SHARE, SHORTEST, next_look
 from chicory.config import BackendConfig, ChicoryConfig, SqlBackendConfig
 from chicory.errors import BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError, UsageError
 from chicory.ids import new_id
 from chicory.secret import SecretStr
-from chicory.types import BackendType, BrokerType, ResultRecord, TaskState
+from chicory.types import LAST_STEP, BackendType, BrokerType, ResultRecord, TaskState
 from chicory.wire import pack_record
 
-STATES = [TaskState.PENDING, TaskState.RETRYING, TaskState.SUCCESS, TaskState.FAILURE]
+STATES = [TaskState.PENDING, TaskState.STARTED, TaskState.RETRY, TaskState.SUCCESS, TaskState.FAILURE]
 CANARY = "canary"
 URLS = [
     f"{kind}://user:{CANARY}@host:1/results?application_name={CANARY}" for kind in ("postgresql", "mysql", "mariadb")
@@ -45,7 +45,7 @@ def replaying(records):
     for kept in records:
         row = furthest([kept])[0]
         there = left.get(row.task_id)
-        if there is None or (there.step < FINISHED and there.step <= row.step):
+        if there is None or (there.step < LAST_STEP and there.step <= row.step):
             left[row.task_id] = row
     return left
 
@@ -61,7 +61,7 @@ def test_a_batch_leaves_what_its_records_one_by_one_would_leave(records):
 def test_each_state_is_a_step():
     steps = [furthest([stored("a", state)])[0].step for state in STATES]
 
-    assert steps == [PENDING, RETRYING, FINISHED, FINISHED]
+    assert steps == [0, 1, 0, LAST_STEP, LAST_STEP]
 
 
 def test_what_is_not_there_is_unknown_or_expired_by_its_id():

@@ -8,7 +8,7 @@ import attrs
 import trio
 from sqlalchemy import Connection
 
-from chicory.backends.base import StoredRecord
+from chicory.backends.base import StoredRecord, wait_each
 from chicory.backends.sql.address import address_of
 from chicory.backends.sql.database import Database
 from chicory.backends.sql.notices import Notices, payloads
@@ -69,14 +69,35 @@ class SqlBackend:
         for start in range(0, len(rows), _BATCH):
             await self._open().database.write(partial(self._store, rows[start : start + _BATCH]))
 
+    async def note(self, records: Sequence[StoredRecord]) -> None:
+        """See `Notable.note`."""
+        given = [{"id": row.task_id, "new_step": row.step, "new_record": row.record} for row in furthest(records)]
+        for start in range(0, len(given), _BATCH):
+            rows = given[start : start + _BATCH]
+            await self._open().database.write(partial(self._note, rows))
+
     async def fetch(self, task_id: str) -> ResultRecord:
         """See `Backend.fetch`."""
         return (await self._look([task_id]))[task_id]
 
+    async def fetch_many(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        """See `Backend.fetch_many`."""
+        return await self._look(task_ids)
+
     async def wait(self, task_id: str) -> ResultRecord:
         """See `Backend.wait`.  Pushed by PostgreSQL; elsewhere this process looks, for all who wait in it at once."""
         record = await self.fetch(task_id)
-        return await self._open().watch.wait(task_id) if _open(record) else record
+        return await self._open().watch.wait(task_id) if record.state.awaited else record
+
+    async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
+        """See `Backend.wait_many`.  The watch looks for all at once."""
+        ids = list(dict.fromkeys(task_ids))
+        records = await self._look(ids)
+        over = {task_id: record for task_id, record in records.items() if not record.state.awaited}
+        if len(over) < min(count, len(ids)):
+            left = [task_id for task_id in ids if task_id not in over]
+            over |= await wait_each(self._open().watch.wait, left, count - len(over))
+        return over
 
     async def clean(self, limit: int) -> int:
         """See `Cleanable.clean`."""
@@ -104,7 +125,7 @@ class SqlBackend:
 
     async def _over(self, task_ids: Collection[str]) -> Mapping[str, ResultRecord]:
         records = await self._look(list(task_ids))
-        return {task_id: record for task_id, record in records.items() if not _open(record)}
+        return {task_id: record for task_id, record in records.items() if not record.state.awaited}
 
     async def _look(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
         found: list[tuple[str, bytes, bool]] = []
@@ -115,6 +136,9 @@ class SqlBackend:
 
     def _fetch(self, ids: Mapping[str, Sequence[str]], connection: Connection) -> list[tuple[str, bytes, bool]]:
         return [(row.task_id, row.record, row.over) for row in connection.execute(self._results.fetch, ids)]
+
+    def _note(self, rows: Sequence[Mapping[str, object]], connection: Connection) -> None:
+        connection.execute(self._results.note, rows)
 
     def _store(self, rows: Sequence[Row], connection: Connection) -> None:
         now = connection.scalar(self._results.now) or 0
@@ -129,7 +153,3 @@ class SqlBackend:
             channel = self._results.table.name
             for ids in payloads([row.task_id for row in rows if row.finished]):
                 connection.execute(self._results.notify, {"channel": channel, "ids": ids})
-
-
-def _open(record: ResultRecord) -> bool:
-    return record.state in (TaskState.PENDING, TaskState.RETRYING)

@@ -5,12 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 import attrs
 
 from chicory.backends.base import StoredRecord
-from chicory.backends.sql.tables import FINISHED, PENDING, RETRYING
 from chicory.ids import born
-from chicory.types import ResultRecord, TaskState
+from chicory.types import LAST_STEP, ResultRecord, TaskState
 from chicory.wire import unpack_record
-
-_STEPS = {TaskState.PENDING: PENDING, TaskState.RETRYING: RETRYING}
 
 
 @attrs.frozen
@@ -24,14 +21,14 @@ class Row:
     @property
     def finished(self) -> bool:
         """Whether nothing will replace it."""
-        return self.step == FINISHED
+        return self.step == LAST_STEP
 
 
 def furthest(records: Sequence[StoredRecord]) -> list[Row]:
     """One row a task, the one that would be left of several; in order of ids, so that no two batches wait crosswise."""
     rows: dict[str, Row] = {}
     for kept in records:
-        row = Row(kept.task_id, _STEPS.get(unpack_record(kept.record).state, FINISHED), kept.record)
+        row = Row(kept.task_id, unpack_record(kept.record).step, kept.record)
         there = rows.get(kept.task_id)
         if there is None or (not there.finished and there.step <= row.step):
             rows[kept.task_id] = row

@@ -15,6 +15,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
+    Update,
     and_,
     bindparam,
     delete,
@@ -22,12 +23,12 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql.dml import Insert
 
-# How far a task is; a row is only ever replaced by one that is as far or farther.
-PENDING, RETRYING, FINISHED = 0, 1, 2
+from chicory.types import LAST_STEP
 
 # Milliseconds since the epoch by the database's clock, whatever time zone the session has.
 _CLOCKS = {
@@ -43,6 +44,7 @@ class Results:
     """The table `{prefix}_results_v1`; another layout of it will have another number.
 
     upsert: takes task_id, step, record and expires_at: many times over, or with *arrays* a list of each.
+    note: takes id, new_step and new_record, many times over; a row that is not there, or further on, stays so.
     fetch: takes ids; gives task_id, record, and whether its time is over.
     notify: takes channel and ids; None where the database cannot tell others.
     """
@@ -51,6 +53,7 @@ class Results:
     metadata: MetaData
     now: Select[int]
     upsert: Insert
+    note: Update
     arrays: bool
     fetch: Select[str, bytes, bool]
     notify: Select[Any] | None
@@ -87,6 +90,14 @@ def results(kind: str, prefix: str) -> Results:
         metadata=metadata,
         now=select(clock),
         upsert=_upsert(kind, table, clock),
+        note=update(table)
+        .where(
+            table.c.task_id == bindparam("id"),
+            table.c.step < literal_column(str(LAST_STEP)),
+            table.c.step <= bindparam("new_step"),
+            table.c.expires_at > clock,
+        )
+        .values(step=bindparam("new_step"), record=bindparam("new_record")),
         arrays=kind == "postgresql",
         fetch=select(table.c.task_id, table.c.record, (table.c.expires_at <= clock).label("over")).where(
             table.c.task_id.in_(bindparam("ids", expanding=True))
@@ -106,7 +117,7 @@ def _upsert(kind: str, table: Table, clock: ColumnElement[int]) -> Insert:
     VALUES; PostgreSQL gets a whole batch at once, which it plans once, though it may keep no prepared statements.
     """
 
-    unfinished, over = table.c.step < literal_column(str(FINISHED)), table.c.expires_at <= clock
+    unfinished, over = table.c.step < literal_column(str(LAST_STEP)), table.c.expires_at <= clock
     if kind in _MYSQL:
         statement = mysql.insert(table)
         new = statement.inserted

@@ -1,5 +1,6 @@
 """The Lua scripts beside this file: sent by digest, and whole only when the server does not know them."""
 
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from chicory.errors import BrokerError
 from chicory.links.redis import Connection, ServerError, pack_command
 
 _FOLDER = Path(__file__).with_name("scripts")
@@ -39,6 +41,18 @@ class Script:
             if error.code != "NOSCRIPT":
                 raise
         return await connection.call("EVAL", self.source, len(keys), *keys, *args, timeout=timeout)
+
+    async def run_many(
+        self, connection: Connection, calls: Sequence[tuple[list[str], list[Any]]], *, timeout: float
+    ) -> list[Any]:
+        """The replies to several calls, each by KEYS and ARGV, sent in one go; raises the first error among them."""
+        replies = await connection.exchange(b"".join([self.command(*call) for call in calls]), len(calls), timeout)
+        for index, reply in enumerate(replies):
+            if isinstance(reply, ServerError) and reply.code == "NOSCRIPT":
+                replies[index] = await self.run(connection, *calls[index], timeout=timeout)
+            elif isinstance(reply, BrokerError):
+                raise reply
+        return replies
 
 
 @cache
