@@ -21,8 +21,8 @@ from chicory.errors import BrokerError, PayloadError, UsageError
 from chicory.ids import new_id
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import address_of
-from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import Delivered
+from chicory.links.amqp_port import Channel
 from chicory.outage import Pace
 from chicory.types import ResultRecord, TaskState
 from chicory.wire import unpack_record

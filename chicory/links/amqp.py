@@ -6,25 +6,20 @@ They end with the connection, at the latest with the run, and never raise: what 
 whoever waits on it is told.
 """
 
-import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import trio
 from pamqp import commands
 
-from chicory.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from chicory.errors import BrokerError, BrokerUnavailable
 from chicory.links.amqp_address import Address
 from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import HEARTBEAT, PROTOCOL_HEADER, Event, FrameReader, Method, method_frame
+from chicory.links.amqp_login import connecting, connection_error, product, reason, silence
 from chicory.links.stream import Stream, open_stream
 
-# Delivery by queue-level dead-lettering from quorum queues, and so much else, came with it.
-FLOOR = (3, 10)
-
 _CHUNK = 256 * 1024
-# Beats are sent twice as often as promised, and a server that missed two of its own is gone.
-_MISSED = 2
 _CAPABILITIES = {
     "authentication_failure_close": True,
     "basic.nack": True,
@@ -32,18 +27,16 @@ _CAPABILITIES = {
     "consumer_cancel_notify": True,
     "publisher_confirms": True,
 }
-_REFUSALS = (403, 530)
 
 
 class Connection:
-    """A conversation with one server.  Open it with `connect`."""
+    """See `amqp_port.Connection`.  Open it with `connect`."""
 
     def __init__(self, stream: Stream, address: Address) -> None:
         self.address = address
         self.product = ""
         self.frame_max = 4096
         self.error: BrokerError | None = None
-        # Why the server takes no messages now, "" while it does; and the event of the next change.
         self.blocked = ""
         self.unblocked = trio.Event()
         self._stream = stream
@@ -59,11 +52,11 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether it is over."""
+        """See `amqp_port.Connection.closed`."""
         return self.error is not None
 
     async def channel(self, *, timeout: float) -> Channel:
-        """A new channel of this connection."""
+        """See `amqp_port.Connection.channel`."""
         if self.error is not None:
             raise self.error
         number = next(number for number in range(1, self._channel_max + 1) if number not in self._channels)
@@ -81,7 +74,7 @@ class Connection:
         self._channels.pop(number, None)
 
     def fail(self, error: BrokerError) -> None:
-        """End it at once, because of *error*."""
+        """See `amqp_port.Connection.fail`."""
         if self.error is not None:
             return
         self.error = BrokerUnavailable(f"{self.address}: {error}") if type(error) is BrokerUnavailable else error
@@ -95,11 +88,11 @@ class Connection:
         self._gone.set()
 
     def close(self) -> None:
-        """Close at once; nothing more is sent."""
+        """See `amqp_port.Connection.close`."""
         self.fail(BrokerUnavailable("the connection is closed"))
 
     async def aclose(self, *, timeout: float) -> None:
-        """Send what is left, say goodbye, and close."""
+        """See `amqp_port.Connection.aclose`."""
         if self.error is None:
             goodbye = commands.Connection.Close(reply_code=200, reply_text="bye", class_id=0, method_id=0)
             self.write(method_frame(goodbye, 0))
@@ -118,7 +111,7 @@ class Connection:
         try:
             await work()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.fail(BrokerUnavailable(f"the connection was lost ({_reason(error)})"))
+            self.fail(BrokerUnavailable(f"the connection was lost ({reason(error)})"))
         except BrokerError as error:
             self.fail(error)
         finally:
@@ -151,20 +144,16 @@ class Connection:
                 self._work = trio.Event()
                 await self._stream.send_all(data)
             elif waiting.cancelled_caught:
-                self._write_beat(looked, pause)
+                self._write_beat(looked)
 
-    def _write_beat(self, looked: float, pause: float) -> None:
-        now = trio.current_time()
-        # Where this loop itself stood still, what the server said meanwhile has not been read yet.
-        punctual = now - looked < pause * 2
-        if punctual and now - self._heard > self._heartbeat * _MISSED:
-            raise BrokerUnavailable(f"not heard of for {now - self._heard:.0f} s")
+    def _write_beat(self, looked: float) -> None:
+        silence(trio.current_time(), self._heard, looked, self._heartbeat)
         self.write(HEARTBEAT)
 
     def _take(self, event: Event) -> None:
         match event:
             case Method(commands.Connection.Close() as close):
-                raise _connection_error(close, self.address)
+                raise connection_error(close, self.address)
             case Method(commands.Connection.CloseOk()):
                 self.close()
             case Method(commands.Connection.Blocked(reason=reason)):
@@ -182,7 +171,7 @@ class Connection:
         address = self.address
         await self._stream.send_all(PROTOCOL_HEADER)
         start = await self._expect(commands.Connection.Start)
-        self.product = _product(start)
+        self.product = product(start)
         properties: dict[str, Any] = {
             "product": "Chicory",
             "connection_name": name,
@@ -212,7 +201,7 @@ class Connection:
             for _, event in self._frames.feed(data):
                 match event:
                     case Method(commands.Connection.Close() as close):
-                        raise _connection_error(close, self.address)
+                        raise connection_error(close, self.address)
                     case Method(frame) if isinstance(frame, kind):
                         return frame
                     case _:
@@ -220,53 +209,9 @@ class Connection:
 
 
 async def connect(address: Address, *, timeout: float, heartbeat: float, name: str = "chicory") -> Connection:
-    """A connection that is logged in and in its virtual host.
-
-    heartbeat: seconds without a sign of life, twice over, after which either side takes the other for gone.
-    Raises BrokerUnavailable when nobody answers within *timeout* seconds, BrokerRefused when access is denied.
-    """
-    connection: Connection | None = None
-    try:
-        with trio.fail_after(timeout):
-            connection = Connection(await open_stream(address.host, address.port, tls=address.tls), address)
-            await connection.log_in(name, heartbeat)
-    except BaseException as error:
-        if connection is not None:
-            connection.close()
-        if isinstance(error, trio.TooSlowError):
-            raise BrokerUnavailable(f"{address}: no answer in {timeout:g} s") from error
-        if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
-            cause = error.__cause__ or error
-            raise BrokerUnavailable(
-                f"{address}: no TLS here ({_reason(cause)}); check the CA, the name and the certificates"
-            ) from error
-        if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
-            raise BrokerUnavailable(f"{address}: cannot connect ({_reason(error)})") from error
-        if type(error) is BrokerUnavailable:
-            raise BrokerUnavailable(f"{address}: {error}") from error
-        raise
-    return connection
-
-
-def _product(start: commands.Connection.Start) -> str:
-    """The server by name and version; BrokerRefused when it is too old."""
-    named = cast("dict[str, Any]", start.server_properties)
-    product, version = str(named.get("product", "?")), str(named.get("version", "0"))
-    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
-    if product == "RabbitMQ" and numbers < FLOOR:
-        raise BrokerRefused(f"RabbitMQ {version} is too old; Chicory needs {'.'.join(map(str, FLOOR))} or newer")
-    return f"{product} {version}"
-
-
-def _connection_error(close: commands.Connection.Close, address: Address) -> BrokerError:
-    """The error that the server's closing stands for."""
-    if close.reply_code in _REFUSALS:
-        return BrokerRefused(
-            f"{address}: RabbitMQ refuses access ({close.reply_text}); check username, password,"
-            " and that the virtual host exists and the user may use it"
-        )
-    return BrokerUnavailable(f"RabbitMQ says: {close.reply_text}")
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """See `amqp_port.Connect`."""
+    with connecting(address, timeout) as closing:
+        connection = Connection(await open_stream(address.host, address.port, tls=address.tls), address)
+        closing.append(connection.close)
+        await connection.log_in(name, heartbeat)
+        return connection

@@ -7,7 +7,7 @@ confirms) is packed and read here: that takes 2 µs a message where objects for 
 import struct
 from collections.abc import Iterator, Mapping
 from struct import Struct
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from pamqp import base, commands, encode, exceptions, frame, header, heartbeat
@@ -55,15 +55,32 @@ class Outgoing(msgspec.Struct, frozen=True):
     persistent: bool = True
 
 
-class Content(msgspec.Struct, frozen=True):
-    """A message as it came: its body, and its properties still packed."""
+class Content(Protocol):
+    """A message as it came."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Its headers; a table that cannot be read is none."""
+        ...
+
+    @property
+    def properties(self) -> commands.Basic.Properties:
+        """All properties; those that cannot be read are missing."""
+        ...
+
+
+class PackedContent(msgspec.Struct, frozen=True):
+    """See `Content`; its properties are unpacked for those who ask."""
 
     body: bytes
     packed: bytes
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Its headers; a table that cannot be read is none."""
+        """See `Content.headers`."""
         # Most messages have none, so most headers are never unpacked.
         if len(self.packed) < 2 or not self.packed[0] & (_HEADERS_FLAG >> 8):
             return {}
@@ -71,7 +88,7 @@ class Content(msgspec.Struct, frozen=True):
 
     @property
     def properties(self) -> commands.Basic.Properties:
-        """All properties; those that cannot be read are missing."""
+        """See `Content.properties`."""
         unpacked = header.ContentHeader()
         try:
             unpacked.unmarshal(b"\x00\x3c\x00\x00" + bytes(8) + self.packed)
@@ -101,7 +118,7 @@ class Method(msgspec.Struct, frozen=True):
     """Any other method, with its content where it has some."""
 
     frame: base.Frame
-    content: Content | None = None
+    content: PackedContent | None = None
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -179,7 +196,7 @@ class FrameReader:
         if partial.size > 0:
             return None
         del self._partial[channel]
-        content = Content(b"".join(partial.chunks), partial.packed)
+        content = PackedContent(b"".join(partial.chunks), partial.packed)
         method = partial.method
         if method[:4] != _DELIVER:
             return Method(_unpack(method), content)

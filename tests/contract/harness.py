@@ -107,8 +107,8 @@ class RabbitHarness:
 
     async def inject(self, queue: str, raw: bytes) -> None:
         from chicory.brokers.rabbitmq.mail import Parcel
-        from chicory.links.amqp_channel import Fate
         from chicory.links.amqp_frames import Outgoing
+        from chicory.links.amqp_port import Fate
 
         names = self.broker._names_of(queue)
         parcel = Parcel(names, Outgoing("", names.main, "", raw))

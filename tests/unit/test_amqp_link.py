@@ -11,7 +11,7 @@ from pamqp import body, commands, frame, header
 from chicory.brokers.rabbitmq.intake import Tags
 from chicory.errors import BrokerUnavailable, ConfigError, PayloadError
 from chicory.links.amqp_address import address_from_url
-from chicory.links.amqp_channel import Channel, Fate
+from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import (
     HEARTBEAT,
     Beat,
@@ -22,6 +22,7 @@ from chicory.links.amqp_frames import (
     method_frame,
     publish_frames,
 )
+from chicory.links.amqp_port import Fate
 
 texts = st.text(string.ascii_letters + string.digits + "._:-é", max_size=40)
 headers = st.dictionaries(texts, st.integers(0, 2**40) | texts, max_size=4)
@@ -129,9 +130,9 @@ def test_a_spoilt_byte_is_refused_or_read_and_never_crashes(at, value):
 
 @given(st.binary(max_size=40))
 def test_properties_that_cannot_be_read_are_none(packed):
-    from chicory.links.amqp_frames import Content
+    from chicory.links.amqp_frames import PackedContent
 
-    content = Content(b"", packed)
+    content = PackedContent(b"", packed)
 
     assert isinstance(content.headers, dict)
     assert isinstance(content.properties, commands.Basic.Properties)
@@ -179,9 +180,9 @@ def test_a_message_that_came_back_stays_so_although_it_is_confirmed():
     returned = commands.Basic.Return(reply_code=312, reply_text="NO_ROUTE", exchange="", routing_key="q")
     packed = header.ContentHeader(properties=commands.Basic.Properties(message_id="b")).marshal()[12:]
 
-    from chicory.links.amqp_frames import Content
+    from chicory.links.amqp_frames import PackedContent
 
-    channel.take(Method(returned, Content(b"", packed)))
+    channel.take(Method(returned, PackedContent(b"", packed)))
     channel.take(Confirmed(3, True, True))
 
     assert batch.fates == [Fate.TAKEN, Fate.RETURNED, Fate.TAKEN]

@@ -22,7 +22,7 @@ from chicory.delay import check_delay
 from chicory.errors import BrokerError, ConfigError, PayloadError, PublishUnknown, QueueFull, UsageError
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import Address, address_of
-from chicory.links.amqp_channel import NOT_FOUND, Channel, ChannelError, Fate
+from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
 from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
 from chicory.wire import check_queue
 

@@ -31,8 +31,8 @@ from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import Answer
 from chicory.links.amqp_frames import Delivered
+from chicory.links.amqp_port import Answer
 from chicory.outcome import Dead
 from chicory.types import TaskMessage
 

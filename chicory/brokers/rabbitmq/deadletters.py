@@ -22,7 +22,7 @@ from chicory.brokers.rabbitmq.topology import Names
 from chicory.errors import BrokerError, BrokerUnavailable, PublishUnknown
 from chicory.ids import born
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import RESOURCE_LOCKED, Channel, ChannelError, Fate, Got
+from chicory.links.amqp_port import RESOURCE_LOCKED, Channel, ChannelError, Fate, Got
 from chicory.outcome import afresh
 from chicory.types import DLQMessage, TaskMessage
 

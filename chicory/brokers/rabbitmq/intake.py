@@ -9,8 +9,8 @@ import attrs
 from chicory.brokers.base import Delivery
 from chicory.brokers.rabbitmq.mail import cause, spent
 from chicory.brokers.rabbitmq.topology import Names
-from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import Content
+from chicory.links.amqp_port import Channel
 from chicory.wire import unpack
 
 _receipts = count(1)

@@ -6,10 +6,10 @@ from chicory.brokers.rabbitmq.topology import Binding, Declaration, Exchange, Na
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerRefused
 from chicory.links import amqp_methods
-from chicory.links.amqp import Connection, connect
+from chicory.links.amqp import connect
 from chicory.links.amqp_address import Address
-from chicory.links.amqp_channel import NOT_FOUND, PRECONDITION_FAILED, Channel, ChannelError
 from chicory.links.amqp_methods import Request
+from chicory.links.amqp_port import NOT_FOUND, PRECONDITION_FAILED, Channel, ChannelError, Connection
 
 _NOTHING = -2
 _MARK_MS = 7 * 86400 * 1000

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping
 from chicory.brokers.rabbitmq.mail import Parcel
 from chicory.brokers.rabbitmq.publisher import Flight, Publisher
 from chicory.errors import BrokerUnavailable
-from chicory.links.amqp_channel import Fate
+from chicory.links.amqp_port import Fate
 
 # Seconds to wait for confirms in one go: what needs none must not wait longer for those that do.
 _PATIENCE = 2.0

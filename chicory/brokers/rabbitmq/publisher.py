@@ -18,7 +18,7 @@ from chicory.brokers.rabbitmq.topology import Names
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerBlocked, BrokerError, BrokerUnavailable, PayloadError
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import PRECONDITION_FAILED, Batch, Channel, ChannelError, Fate
+from chicory.links.amqp_port import PRECONDITION_FAILED, Batch, Channel, ChannelError, Fate
 from chicory.outage import Pace
 
 log = logging.getLogger("chicory.rabbitmq")

@@ -16,8 +16,8 @@ from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.ids import new_id
 from chicory.links import amqp_methods
-from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import Delivered
+from chicory.links.amqp_port import Channel
 
 # Long enough for a copy to be delivered, short enough to wait for where a worker died.
 _COPY_MS = 10_000
