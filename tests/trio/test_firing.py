@@ -189,7 +189,7 @@ async def test_a_pause_outlives_the_scheduler(autojump_clock, app, books):
 async def test_a_schedule_that_left_the_code_fires_no_more_and_is_forgotten_in_time(
     autojump_clock, app, books, monkeypatch
 ):
-    monkeypatch.setattr("chicory.brokers.memory.timetable.RETENTION", 2 * HOUR)
+    monkeypatch.setattr("chicory.schedules.table.RETENTION", 2 * HOUR)
     note, ran = noting(app)
     app.schedule(note, every=60, name="old")
     async with running_worker(app):
@@ -304,7 +304,7 @@ async def test_a_mark_far_ahead_of_the_clock_is_said_with_the_remedy(autojump_cl
     note, ran = noting(app)
     schedule = app.schedule(note, every=60)
     await app.broker.timetable().look([schedule.entry])
-    app.broker._schedules["note"].mark += 10 * 366 * 24 * HOUR
+    app.broker._schedules.rows["note"].mark += 10 * 366 * 24 * HOUR
 
     async with running_worker(app):
         await rest(200)

@@ -13,11 +13,12 @@ from chicory.brokers.memory.consumer import MemoryConsumer
 from chicory.brokers.memory.keeper import MemoryKeeper
 from chicory.brokers.memory.places import Letter
 from chicory.brokers.memory.store import Lease, Limits, Records, Store
-from chicory.brokers.memory.timetable import MemoryTimetable, Row
+from chicory.brokers.memory.timetable import MemoryTimetable
 from chicory.clock import unix_now
 from chicory.delay import check_delay
 from chicory.errors import QueueFull, UsageError
 from chicory.links.executor import CALLERS, checkpoint
+from chicory.schedules.table import Table
 from chicory.types import DLQMessage, Finding, Gravity, QueueSizes, TaskMessage
 from chicory.wire import pack, unpack
 
@@ -61,7 +62,7 @@ class MemoryBroker:
                 max_priority=max_priority,
             )
         )
-        self._schedules: dict[str, Row] = {}
+        self._schedules = Table()
 
     def join(self, backend: "Backend") -> None:
         """Store results in *backend*, which said that it joins, in one step with settling."""
