@@ -159,7 +159,7 @@ class Keeper(Protocol):
 
 class Timetable(Protocol):
     """Remembers which slots of which schedules are over.  Any number of schedulers may use it at once: each slot is
-    fired by one of them, because firing is one step that sets the mark and publishes.
+    fired by one of them, because firing sets the mark and publishes, and of all who try one at a time may.
     """
 
     async def look(self, entries: Sequence[Entry], *, begin: bool = True) -> Look:
@@ -170,8 +170,9 @@ class Timetable(Protocol):
         ...
 
     async def fire(self, entry: Entry, slot: float, message: TaskMessage) -> bool:
-        """Publish *message*, ready, and set the mark to *slot*: both or neither, and at most once.
+        """Publish *message*, ready, and set the mark to *slot*, once.
 
+        Both or neither; or in an order in which a crash, or an error that is raised, can only repeat it.
         False, and nothing is done, when the slot is over or has not come yet, when the schedule is paused, and when a
         joined backend knows the message's id.  Asked again after a lost answer it does nothing.  Raises as `publish`.
         """

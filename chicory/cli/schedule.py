@@ -162,7 +162,7 @@ def _ask(app: "Chicory", question: "Callable[[Timetable], Awaitable[T]]") -> T:
         async with app:
             timetable = app.broker.timetable()
             if timetable is None:
-                raise ConfigError("this broker cannot fire schedules; use Redis or the embedded broker for them")
+                raise ConfigError("this broker cannot fire schedules; use another one for them")
             return await question(timetable)
 
     return trio.run(ask)

@@ -46,7 +46,7 @@ class Firing:
         timetable = self._app.broker.timetable()
         if timetable is None:
             names = ", ".join(self._app.schedules)
-            log.error("this broker cannot fire schedules (%s); use Redis or the embedded broker for them", names)
+            log.error("this broker cannot fire schedules (%s); use another one for them", names)
             return
         while True:
             try:

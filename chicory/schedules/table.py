@@ -22,17 +22,14 @@ class Table(msgspec.Struct):
 
     rows: dict[str, Row] = msgspec.field(default_factory=dict[str, Row])
 
-    def begin(self, entries: Sequence[Entry], now: float) -> bool:
-        """Note that *entries* were named; returns whether that changed anything."""
-        changed = False
+    def begin(self, entries: Sequence[Entry], now: float) -> None:
+        """Note that *entries* were named."""
         for entry in entries:
-            if entry.name not in self.rows or now - self.rows[entry.name].seen >= NOTED_EVERY:
-                self._row(entry, now).seen = now
-                changed = True
-        forgotten = [name for name, row in self.rows.items() if now - row.seen > RETENTION] if entries else []
-        for name in forgotten:
+            row = self._row(entry, now)
+            if now - row.seen >= NOTED_EVERY:
+                row.seen = now
+        for name in [name for name, row in self.rows.items() if now - row.seen > RETENTION] if entries else ():
             del self.rows[name]
-        return changed or bool(forgotten)
 
     def known(self) -> dict[str, Known]:
         """What a look shows."""

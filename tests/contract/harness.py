@@ -88,7 +88,6 @@ class RabbitHarness:
         "keeper": "RabbitMQ itself makes due messages ready, and gives back what a closed connection held",
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
         "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
-        "a timetable": "RabbitMQ remembers nothing beside its messages, so not which slots of a schedule are over",
         "counting what is held": "RabbitMQ limits how many messages wait, whatever workers hold",
     }
 

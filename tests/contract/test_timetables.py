@@ -10,8 +10,6 @@ from chicory.schedules.entry import Entry
 from chicory.types import QueueSizes, TaskState
 from tests.contract.harness import finish_all, message, receive, settle, worker
 
-pytestmark = pytest.mark.needs("a timetable")
-
 ENTRY = Entry("nightly", "default", "every 60 s")
 
 
@@ -156,6 +154,7 @@ async def test_the_definition_is_that_of_whoever_fired_last(broker, timetable):
     await finish_all(broker, expected=1)
 
 
+@pytest.mark.needs("priorities")
 async def test_a_slot_goes_to_the_queue_of_its_message_and_by_its_priority(make):
     broker = make(max_priority=2).broker
     timetable, entry = broker.timetable(), Entry("nightly", "other", "every 60 s")
@@ -169,6 +168,7 @@ async def test_a_slot_goes_to_the_queue_of_its_message_and_by_its_priority(make)
     assert [one.message.name for one in found] == ["report", "slow"]
 
 
+@pytest.mark.needs("an exact limit")
 async def test_a_full_queue_takes_no_slot_and_the_slot_is_not_over(make):
     broker = make(max_stream_length=1).broker
     timetable = broker.timetable()
@@ -184,6 +184,7 @@ async def test_a_full_queue_takes_no_slot_and_the_slot_is_not_over(make):
     await finish_all(broker, expected=1)
 
 
+@pytest.mark.needs("joining")
 async def test_its_result_is_awaited_from_the_moment_it_is_fired(broker, backend, timetable):
     start = await begun(timetable)
     noted, unnoted = start + 0.001, start + 0.002
@@ -198,6 +199,7 @@ async def test_its_result_is_awaited_from_the_moment_it_is_fired(broker, backend
     assert (await backend.fetch(slot_id("nightly", noted))).value == 7
 
 
+@pytest.mark.needs("deduplication")
 async def test_a_slot_whose_result_is_known_is_not_fired_again_when_the_marks_are_lost(broker, timetable):
     slot = (await begun(timetable)) - 60
     await broker.publish(sent(slot))

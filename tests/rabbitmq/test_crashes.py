@@ -15,7 +15,9 @@ import trio
 from chicory.brokers.rabbitmq import RabbitMQBroker
 from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
 from chicory.errors import BrokerError, LeaseLost
+from chicory.ids import slot_id
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn
+from chicory.schedules.entry import Entry
 from chicory.types import TaskMessage
 from tests.contract.harness import OOPS, bury, message, receive, settle, worker
 from tests.proxy import Proxy, open_proxy
@@ -194,7 +196,9 @@ async def crash_after(frames: int, operation: Operation, scene: Scene) -> bool:
             await crashed.wait()
             nursery.cancel_scope.cancel()
     # Whether it had come to its end or not, everything of this client ends now.
-    for line in (scene.broker._publisher._line, scene.broker._desk, *[one._line for one in scene.broker._consumers]):
+    broker = scene.broker
+    consuming = [one._line for one in broker._consumers]
+    for line in (broker._publisher._line, broker._desk, broker._register.line, *consuming):
         line.close()
     return crashed.is_set()
 
@@ -250,3 +254,38 @@ async def test_a_crash_after_any_frame_loses_nothing(name, brokers, proxy, rabbi
         assert all(in_bounds), f"after {number} of {len(scenes) - 1} frames: {counts}"
     # No operation is a single frame, so if there were fewer crashes they were not where they should have been.
     assert len(scenes) > 2
+
+
+async def test_a_slot_whose_scheduler_crashes_after_any_frame_is_fired_by_the_next(brokers, proxy, vhost):
+    direct, counts = brokers(), []
+    crashed = True
+
+    while crashed:
+        proxy.heal()
+        entry = Entry(f"s{len(counts)}", f"q{len(counts)}", "every 60 s")
+        # It has come, and is not over.
+        slot = (await direct.timetable().look([entry])).now + 1e-6
+        what = message(queue=entry.queue, id=slot_id(entry.name, slot))
+        fire = Operation(
+            lambda scene: scene.broker.timetable().look([]),
+            lambda scene, slot=(entry, slot, what): scene.broker.timetable().fire(*slot),
+            crashed=(0, 1),
+            done=(1, 1),
+        )
+        async with AsyncExitStack() as stack:
+            through = brokers(url=f"amqp://127.0.0.1:{proxy.address[1]}/{vhost}", publish_timeout=2.0)
+            crashed = await crash_after(len(counts), fire, Scene(proxy, through, entry.queue, stack))
+        await proxy.emptied()
+
+        again = await direct.timetable().fire(entry, slot, what)
+
+        assert crashed or not again
+        assert (await direct.timetable().look([], begin=False)).known[entry.name].fired == slot
+        found = await places(direct, entry.queue, [what.id])
+        assert found.keys() == {what.id}
+        counts.append(found[what.id])
+
+    # Twice when it came between the slot and its note, and at no other frame.
+    assert counts[0] == counts[-1] == 1
+    assert 1 <= counts.count(2) <= 3
+    assert set(counts) == {1, 2}

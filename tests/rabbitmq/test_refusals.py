@@ -10,6 +10,7 @@ from chicory.brokers.base import Settlement
 from chicory.delay import MAX_DELAY
 from chicory.errors import BrokerRefused, BrokerUnavailable, ConfigError, PayloadError, PublishUnknown, QueueFull
 from chicory.outcome import Dead, Done, Release, RetryIn
+from chicory.schedules.entry import Entry
 from chicory.types import Undecodable
 from tests.contract.harness import OOPS, finish_all, message, receive, settle, worker
 from tests.pages import ROOT
@@ -123,6 +124,7 @@ async def test_the_permissions_that_the_page_names_are_enough_and_fewer_are_refu
         await settle(consumer, [first], Dead(OOPS))
     assert await broker.replay_from_dlq(one.id)
     assert await broker.purge_queue() == 1
+    assert await broker.timetable().pause(Entry("nightly", "default", "every 60 s"))
 
     rabbit_node.let_in("ann", "secret", vhost, "^nothing$", "^nothing$", "^nothing$")
     with pytest.raises(BrokerRefused, match="check the user's permissions"):

@@ -15,7 +15,9 @@ from chicory.brokers.rabbitmq.diagnosis import ask, diagnose
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender
 from chicory.brokers.rabbitmq.publisher import Publisher
-from chicory.brokers.rabbitmq.topology import LEVELS, Names
+from chicory.brokers.rabbitmq.register import Register
+from chicory.brokers.rabbitmq.timetable import RabbitMQTimetable
+from chicory.brokers.rabbitmq.topology import LEVELS, SCHEDULES, Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
@@ -63,9 +65,10 @@ class RabbitMQBroker:
         self._names: dict[str, Names] = {}
         self._replies: TakesReplies | None = None
         self._consumers: set[RabbitMQConsumer] = set()
-        # Publishing, and everything that is neither publishing nor working; of the run that used them last.
+        # Publishing, everything that is neither publishing nor working, and schedules; of the run that used them last.
         self._publisher: Publisher | None = None
         self._desk: Line | None = None
+        self._register: Register | None = None
         self._run: trio.lowlevel.TrioToken | None = None
         self._letters_turn = trio.Lock()
 
@@ -156,6 +159,7 @@ class RabbitMQBroker:
         if self._publisher is None or self._run is not run:
             self._publisher = Publisher(Line(self.address, self.config, "chicory publisher"), self.config)
             self._desk = Line(self.address, self.config, "chicory desk")
+            self._register = Register(Line(self.address, self.config, "chicory schedules"), self.config, SCHEDULES)
             self._run = run
             self._letters_turn = trio.Lock()
             self._consumers.clear()
@@ -165,6 +169,11 @@ class RabbitMQBroker:
         self._current_publisher()
         assert self._desk is not None
         return self._desk
+
+    def _current_register(self) -> Register:
+        self._current_publisher()
+        assert self._register is not None
+        return self._register
 
     def _names_of(self, queue: str) -> Names:
         names = self._names.get(queue)
@@ -203,8 +212,14 @@ class RabbitMQBroker:
     def keeper(self, queues: Sequence[str]) -> None:
         """See `Broker.keeper`.  RabbitMQ itself makes due messages ready, and gives back what a dead worker held."""
 
-    def timetable(self) -> None:
-        """See `Broker.timetable`.  RabbitMQ sets no mark and publishes in one step."""
+    def timetable(self) -> RabbitMQTimetable:
+        """See `Broker.timetable`."""
+        return RabbitMQTimetable(
+            self._current_register,
+            lambda message: self._parcel(message, None, None),
+            self.config,
+            self._books,
+        )
 
     # -- dead letters -------------------------------------------------------------------------------------------------
 
@@ -316,10 +331,11 @@ class RabbitMQBroker:
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        if self._publisher is not None and self._desk is not None:
+        if self._publisher is not None and self._desk is not None and self._register is not None:
             self._publisher.close()
             self._desk.close()
-            self._publisher = self._desk = None
+            self._register.line.close()
+            self._publisher = self._desk = self._register = None
         await trio.lowlevel.checkpoint()
 
 

@@ -4,7 +4,7 @@ import trio
 
 from chicory.brokers.rabbitmq.topology import Binding, Declaration, Exchange, Names, Queue
 from chicory.config import RabbitMQBrokerConfig
-from chicory.errors import BrokerRefused
+from chicory.errors import BrokerBlocked, BrokerRefused
 from chicory.links import amqp_methods
 from chicory.links.amqp import connect
 from chicory.links.amqp_address import Address
@@ -85,10 +85,7 @@ class Line:
             except ChannelError as error:
                 if error.code != PRECONDITION_FAILED:
                     raise
-                raise BrokerRefused(
-                    f"{names.main}: it was declared with other settings ({error}); nothing was changed: set"
-                    " broker.rabbitmq as it was, or empty and delete that queue first"
-                ) from error
+                raise other_settings(names.main, error) from error
             finally:
                 channel.close()
             if connection is self.connection:
@@ -131,3 +128,22 @@ class Line:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+
+
+async def taking(connection: Connection, deadline: float) -> None:
+    """Wait until the server takes messages on *connection*; raises BrokerBlocked when it does not by *deadline*."""
+    with trio.move_on_at(deadline) as waiting:
+        while connection.blocked and not connection.closed:
+            await connection.unblocked.wait()
+    if waiting.cancelled_caught:
+        raise BrokerBlocked(
+            f"{connection.address}: RabbitMQ takes no messages ({connection.blocked}); it goes on by itself"
+        )
+
+
+def other_settings(queue: str, error: ChannelError) -> BrokerRefused:
+    """What is said of *queue* when it cannot be declared as it should be."""
+    return BrokerRefused(
+        f"{queue}: it was declared with other settings ({error}); nothing was changed: set broker.rabbitmq as it was,"
+        " or empty and delete that queue first"
+    )

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import trio
 
-from chicory.brokers.rabbitmq.line import Line
+from chicory.brokers.rabbitmq.line import Line, taking
 from chicory.brokers.rabbitmq.mail import Parcel
 from chicory.brokers.rabbitmq.topology import Names
 from chicory.config import RabbitMQBrokerConfig
-from chicory.errors import BrokerBlocked, BrokerError, BrokerUnavailable, PayloadError
+from chicory.errors import BrokerError, BrokerUnavailable, PayloadError
 from chicory.links import amqp_methods
 from chicory.links.amqp_port import PRECONDITION_FAILED, Batch, Channel, ChannelError, Fate
 from chicory.outage import Pace
@@ -116,12 +116,7 @@ class Publisher:
                 continue
             if not connection.blocked:
                 break
-            with trio.move_on_at(deadline) as waiting:
-                await connection.unblocked.wait()
-            if waiting.cancelled_caught:
-                raise BrokerBlocked(
-                    f"{connection.address}: RabbitMQ takes no messages ({connection.blocked}); it goes on by itself"
-                )
+            await taking(connection, deadline)
         now = plain.publish([parcel.outgoing for parcel in parcels if parcel.level < 0])
         later = delayed.publish([parcel.outgoing for parcel in parcels if parcel.level >= 0])
         counts = [0, 0]

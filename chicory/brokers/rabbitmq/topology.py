@@ -54,6 +54,9 @@ class Binding(msgspec.Struct, frozen=True):
 
 Declaration = Queue | Exchange | Binding
 
+# Where it is remembered which slots of which schedules are over.
+SCHEDULES = Queue("chicory.schedules", {"x-queue-type": "classic", "x-single-active-consumer": True})
+
 
 class Wait(msgspec.Struct, frozen=True):
     """A delay as the levels keep it: where to publish, and the seconds that are left when it is over."""
