@@ -1,12 +1,15 @@
 """Chicory: the tasks of an application, and the broker and backend they go through."""
 
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
 
+from chicory.backends.base import StoredRecord
 from chicory.batches import batches, note_published
+from chicory.brokers.base import CancellingBroker
 from chicory.callers import check_caller
 from chicory.conditions import TaskSettings, check_flavor
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
@@ -22,7 +25,17 @@ from chicory.schedules.schedule import Schedule, Schedules, seconds_of, timing_o
 from chicory.schedules.slots import Misfire
 from chicory.secret import SecretStr
 from chicory.task import AsyncTask, SyncTask, Task, default_name, is_method
-from chicory.types import BackendType, BrokerType, DeliveryMode, Flavor, TaskMessage, ValidationMode
+from chicory.types import (
+    BackendType,
+    BrokerType,
+    DeliveryMode,
+    Flavor,
+    ResultRecord,
+    TaskMessage,
+    TaskState,
+    ValidationMode,
+)
+from chicory.wire import pack_record
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -164,14 +177,20 @@ class Chicory:
 
     def result(self, task_id: str) -> AsyncResult[Any]:
         """What became of a task whose id is known from elsewhere; `Task.result` also knows of which type it is."""
-        return AsyncResult(task_id, self.backend)
+        return AsyncResult(task_id, self.backend, cancel=self.cancel)
 
     def result_of(self, message: TaskMessage) -> AsyncResult[Any]:
         """What becomes of *message*."""
         if message.ignore_result:
-            return AsyncResult(message.id, None, why_none=f"{message.name} was sent with ignore_result=True")
+            return AsyncResult(
+                message.id,
+                None,
+                why_none=f"{message.name} was sent with ignore_result=True",
+                cancel=self.cancel,
+            )
         task = self._tasks.get(message.name)
-        return AsyncResult(message.id, self.backend, read=None if task is None else task.contract.reader)
+        read = None if task is None else task.contract.reader
+        return AsyncResult(message.id, self.backend, read=read, cancel=self.cancel)
 
     async def publish(self, message: TaskMessage, *, delay: float | None = None) -> None:
         """Publish *message* and note that its result is awaited."""
@@ -214,6 +233,35 @@ class Chicory:
     def publish_many_sync(self, messages: Iterable[TaskMessage]) -> list[AsyncResult[Any]]:
         """`publish_many` for sync code: blocks this thread until the broker has all."""
         return finish(self.publish_many(messages), "await publish_many()")
+
+    async def cancel(self, task_id: str) -> bool:
+        """Cancel a task, wherever it is; returns whether its end is to be cancelled, False when it has another already.
+
+        From then on its state is CANCELLED.  What is queued or delayed is not started; a run has its scope cancelled,
+        in a worker that may be anywhere, and `checkpoint()` raises in a synchronous one.  It is not retried, and no
+        dead letter.  A task whose result is not kept may be finished all the same when this returns True.
+        Raises UsageError where the broker cannot cancel.
+        """
+        broker, backend, joined = self._reachable()
+        if not isinstance(broker, CancellingBroker):
+            kind = type(broker).__name__
+            raise UsageError(f"{kind} keeps no list of cancelled tasks; the embedded broker and Redis can cancel")
+        if joined or backend is None:
+            return await broker.cancel(task_id)
+        record = await backend.fetch(task_id)
+        if record.state.finished:
+            return record.state is TaskState.CANCELLED
+        await broker.cancel(task_id)
+        if record.state.awaited:
+            cancelled = ResultRecord(TaskState.CANCELLED, retries=record.retries, finished_at=time.time())
+            await backend.store([StoredRecord(task_id, pack_record(cancelled))])
+            record = await backend.fetch(task_id)
+        # Somebody may have been faster; then its entry in the list does no harm.
+        return not record.state.finished or record.state is TaskState.CANCELLED
+
+    def cancel_sync(self, task_id: str) -> bool:
+        """`cancel` for sync code."""
+        return finish(self.cancel(task_id), "await cancel()")
 
     def close(self) -> None:
         """Close the connections of all sync calls of this process, none of which may be under way.

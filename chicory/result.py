@@ -1,6 +1,6 @@
 """AsyncResult: the end of a task, waited for by push."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
@@ -12,6 +12,7 @@ from chicory.errors import (
     ResultUnknown,
     TaskCancelled,
     TaskExpired,
+    UsageError,
     remote_error,
 )
 from chicory.ids import born
@@ -30,10 +31,11 @@ class AsyncResult(Generic[R]):
     """What became of the task *id*.
 
     read: makes what was returned of what is stored; None when that is the same.
+    cancel: cancels the task of an id; None where nobody can.
     known: how the task ended, where somebody has looked already; then nobody looks again.
     """
 
-    __slots__ = ("_backend", "_known", "_read", "_why_none", "id")
+    __slots__ = ("_backend", "_cancel", "_known", "_read", "_why_none", "id")
 
     def __init__(
         self,
@@ -42,12 +44,14 @@ class AsyncResult(Generic[R]):
         *,
         why_none: str = "the app keeps no results",
         read: Callable[[Any], Any] | None = None,
+        cancel: Callable[[str], Coroutine[Any, Any, bool]] | None = None,
         known: ResultRecord | None = None,
     ) -> None:
         self.id = task_id
         self._backend = backend
         self._why_none = why_none
         self._read = read
+        self._cancel = cancel
         self._known = known
 
     async def get(self, timeout: float | None = None) -> R:
@@ -111,6 +115,16 @@ class AsyncResult(Generic[R]):
         """State, times, attempts, worker and progress, as far as known; raises NoBackend."""
         return _info(self.id, await self.record())
 
+    async def cancel(self) -> bool:
+        """Cancel the task: see `Chicory.cancel`."""
+        if self._cancel is None:
+            raise UsageError(f"nothing is known of task {self.id} but its id; app.cancel(id) cancels a task")
+        return await self._cancel(self.id)
+
+    def cancel_sync(self) -> bool:
+        """`cancel` for sync code."""
+        return finish(self.cancel(), "await cancel()")
+
     def get_sync(self, timeout: float | None = None) -> R:
         """`get` for sync code: blocks this thread, and raises what `get` raises."""
         return finish(self.get(timeout), "await get()")
@@ -148,7 +162,9 @@ class AsyncResult(Generic[R]):
 
     def knowing(self, record: ResultRecord) -> "AsyncResult[R]":
         """This result for somebody who need not look again."""
-        return AsyncResult(self.id, self._backend, why_none=self._why_none, read=self._read, known=record)
+        return AsyncResult(
+            self.id, self._backend, why_none=self._why_none, read=self._read, cancel=self._cancel, known=record
+        )
 
     def __repr__(self) -> str:
         return f"<result of task {self.id}>"

@@ -138,6 +138,11 @@ class MemoryBackend:
             self._expire()
             return task_id in self._kept
 
+    def state(self, task_id: str) -> TaskState:
+        """What is known of the task; for the broker."""
+        with self._lock:
+            return self._look(task_id).state
+
     def begin(self, task_id: str) -> None:
         """Note the task as pending, whatever was known of it; for the broker."""
         with self._lock:
@@ -155,6 +160,12 @@ class MemoryBackend:
             if kept.step == LAST_STEP:
                 self._expiries.append((unix_now() + self._ttl, task_id, kept))
                 self._tell(task_id)
+
+    def complete(self, task_id: str, record: bytes) -> None:
+        """Replace the record of a cancelled task by one that says the same and more; for the broker."""
+        with self._lock:
+            kept = self._kept[task_id] = _Kept(LAST_STEP, record)
+            self._expiries.append((unix_now() + self._ttl, task_id, kept))
 
     def forget(self, task_id: str) -> None:
         """The task will never run; for the broker."""

@@ -6,7 +6,7 @@ to the next atomically, or in an order in which a crash can only repeat.
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -102,6 +102,23 @@ class Consumer(Protocol):
 
     async def reconcile(self, held: Collection[Any]) -> Sequence[Delivery]:
         """Deliveries the broker says are ours whose receipt is not among *held*: replies that never arrived."""
+        ...
+
+
+@runtime_checkable
+class CancellingConsumer(Protocol):
+    """A consumer of a `CancellingBroker`."""
+
+    @property
+    def cancelled(self) -> Collection[str]:
+        """Ids of cancelled tasks, always the same collection and mostly empty.
+
+        Whatever was cancelled before it was delivered is in it when `receive` returns; settling takes it out.
+        """
+        ...
+
+    async def heard(self) -> Collection[str]:
+        """Wait until there are more; returns those, or more than those after a while in which nothing was heard."""
         ...
 
 
@@ -282,4 +299,17 @@ class Broker(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection of the current trio run."""
+        ...
+
+
+@runtime_checkable
+class CancellingBroker(Protocol):
+    """A broker that remembers which tasks are cancelled, until they are settled, and tells its consumers."""
+
+    async def cancel(self, task_id: str) -> bool:
+        """See to it that the task is not started any more, and that what runs of it is cancelled.
+
+        With a joined backend its record becomes CANCELLED in the same step, and False means that it is finished.
+        Whatever outcome a cancelled task is settled with, it is neither retried nor kept as a dead letter.
+        """
         ...

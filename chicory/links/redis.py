@@ -126,8 +126,12 @@ class Connection:
 
     async def send(self, *command: Any) -> None:
         """Send a command whose reply `receive` takes."""
+        await self.send_many([command])
+
+    async def send_many(self, commands: Sequence[tuple[Any, ...]]) -> None:
+        """Send commands in one go, each with a reply for `receive` to take."""
         try:
-            await self._stream.send_all(pack_command(command))
+            await self._stream.send_all(b"".join([pack_command(command) for command in commands]))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.close()
             raise BrokerUnavailable(f"{self.address}: the connection was lost ({_reason(error)})") from error

@@ -10,7 +10,7 @@ import contextvars
 import functools
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from typing import Any
 
 import msgspec
@@ -51,11 +51,19 @@ class Runner:
     """Runs what it is given inside *nursery*; runs never raise.
 
     ongoing: where runs that have waited are found, by receipt, until they end.
+    cancelled: ids of tasks that somebody has cancelled; whoever adds one looks for runs of it among the ongoing.
     refill: called when a runner has nothing more to do or one of its runs has made room; it may `start` more.
     """
 
-    def __init__(self, nursery: trio.Nursery, ongoing: dict[Any, Ongoing], refill: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        ongoing: dict[Any, Ongoing],
+        cancelled: Collection[str],
+        refill: Callable[[], None],
+    ) -> None:
         self._nursery = nursery
+        self._cancelled = cancelled
         self._ongoing = ongoing
         self._refill = refill
         self._ready: deque[Started] = deque()
@@ -100,6 +108,8 @@ class Runner:
         assert started is not None
         assert self._scope is not None
         self._ongoing[started.delivery.receipt] = Ongoing(started.delivery, started.message, started.at, self._scope)
+        if self._cancelled and started.message.id in self._cancelled:
+            self._scope.cancel()
         self._hand_over()
 
     def _hand_over(self) -> None:

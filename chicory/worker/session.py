@@ -14,11 +14,11 @@ import trio
 from msgspec.structs import replace
 
 from chicory.backends.base import Backend, Notable
-from chicory.brokers.base import Consumer, Delivery, Settlement
+from chicory.brokers.base import CancellingConsumer, Consumer, Delivery, Settlement
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.outage import Outage
-from chicory.outcome import Ending, Policy, Release, runs_alone
+from chicory.outcome import Cancelled, Ending, Policy, Release, runs_alone
 from chicory.types import DeliveryMode, TaskMessage
 from chicory.worker.drain import Drain
 from chicory.worker.execute import execute
@@ -77,6 +77,7 @@ class Session:
         self.holdings = Holdings(config.concurrency, config.concurrency + config.prefetch)
         self._consumer = consumer
         self._terms = terms
+        self._cancelled = consumer.cancelled if isinstance(consumer, CancellingConsumer) else frozenset[str]()
         # The runs that have waited for something, by receipt.
         self._ongoing: dict[Any, Ongoing] = {}
         self._notes = Notes(consumer, terms.notable, self._ongoing)
@@ -120,6 +121,8 @@ class Session:
                 keeping.start_soon(self.lease.renew)
                 keeping.start_soon(self.lease.watch)
                 keeping.start_soon(self._notes.run)
+                if isinstance(self._consumer, CancellingConsumer):
+                    keeping.start_soon(self._heed, self._consumer)
                 async with trio.open_nursery() as settling:
                     settling.start_soon(self._settler.run)
                     while await self._work(keeping) is End.FENCED:
@@ -166,7 +169,7 @@ class Session:
             self._end, self._ended = None, trio.Event()
         async with trio.open_nursery() as running:
             self._running = running
-            self._runner = Runner(running, self._ongoing, self._start)
+            self._runner = Runner(running, self._ongoing, self._cancelled, self._start)
             async with trio.open_nursery() as fetching:
                 self._fetching = fetching
                 fetching.start_soon(self._fetcher.run, self._terms.gate)
@@ -260,7 +263,7 @@ class Session:
         now = self._consumer.now()
         while holdings.waiting and holdings.running < holdings.concurrency and self._end is None:
             delivery = holdings.waiting.popleft()
-            plan = self._terms.catalog.judge(delivery, now)
+            plan = self._judge(delivery, now)
             if not isinstance(plan, Plan):
                 self._conclude(delivery, self._terms.catalog.policy, plan, Run(self._consumer.name))
                 continue
@@ -280,6 +283,25 @@ class Session:
             running.start_soon(self._acknowledge, once, runner)
         self._terms.tally.changed()
 
+    def _judge(self, delivery: Delivery, now: float) -> Plan | Ending:
+        if self._cancelled and isinstance(delivery.message, TaskMessage) and delivery.message.id in self._cancelled:
+            return Cancelled("it was cancelled before it was started")
+        return self._terms.catalog.judge(delivery, now)
+
+    async def _heed(self, consumer: CancellingConsumer) -> None:
+        """Cancel what was cancelled: what waits is settled, what runs has its scope cancelled."""
+        while True:
+            heard = await consumer.heard()
+            for run in list(self._ongoing.values()):
+                if run.message.id in heard:
+                    run.scope.cancel()
+            waiting = self.holdings.waiting
+            gone = [one for one in waiting if isinstance(one.message, TaskMessage) and one.message.id in heard]
+            for delivery in gone:
+                waiting.remove(delivery)
+                ending = Cancelled("it was cancelled before it was started")
+                self._conclude(delivery, self._terms.catalog.policy, ending, Run(self._consumer.name))
+
     def _isolate(self, suspect: Delivery) -> None:
         assert self._fetching is not None
         self._quarantine.suspect = suspect
@@ -292,7 +314,7 @@ class Session:
         if running is None or runner is None or self._end is not None or not self._trusted.is_set():
             return False
         now = self._consumer.now()
-        plan = self._terms.catalog.judge(suspect, now)
+        plan = self._judge(suspect, now)
         if not isinstance(plan, Plan):
             self._conclude(suspect, self._terms.catalog.policy, plan, Run(self._consumer.name))
             return True
@@ -313,6 +335,9 @@ class Session:
             delivery = replace(delivery, message=message)
         ending = await execute(plan, message, delivery.count, self._notes.progress)
         self.holdings.running -= 1
+        if self._cancelled and message.id in self._cancelled:
+            # Whatever it made of that: its result says already that it was cancelled.
+            ending = Cancelled("it was cancelled while it ran")
         run = Run(self._consumer.name, started_at, self._notes.last_said(message.id))
         self._conclude(delivery, policy, ending, run)
 

@@ -47,6 +47,9 @@ class TrioCaller:
     async def state(self, result: AsyncResult) -> Any:
         return await result.state()
 
+    async def cancel(self, result: AsyncResult) -> bool:
+        return await result.cancel()
+
     async def gather(self, results: list[AsyncResult], timeout: float | None = 10) -> list[Any]:
         return await gather(results, timeout)
 
@@ -97,6 +100,9 @@ class AsyncioCaller:
     async def state(self, result: AsyncResult) -> Any:
         return await self.run(result.state)
 
+    async def cancel(self, result: AsyncResult) -> bool:
+        return await self.run(result.cancel)
+
     async def gather(self, results: list[AsyncResult], timeout: float | None = 10) -> list[Any]:
         return await self.run(lambda: gather(results, timeout))
 
@@ -134,6 +140,9 @@ class SyncCaller:
 
     async def state(self, result: AsyncResult) -> Any:
         return await trio.to_thread.run_sync(result.state_sync)
+
+    async def cancel(self, result: AsyncResult) -> bool:
+        return await trio.to_thread.run_sync(result.cancel_sync)
 
     async def gather(self, results: list[AsyncResult], timeout: float | None = 10) -> list[Any]:
         return await trio.to_thread.run_sync(gather_sync, results, timeout)

@@ -17,6 +17,7 @@ from chicory.errors import (
     RemoteTaskError,
     ResultTimeout,
     ResultUnknown,
+    TaskCancelled,
 )
 from chicory.ids import new_id
 from chicory.outcome import Done, Failed
@@ -321,6 +322,18 @@ async def test_results_come_as_their_tasks_complete(app, caller, broker, server)
                     await trio.sleep(0.005)
 
     assert heard == [3, 1, 5, 0, 2, 4]
+
+
+async def test_who_waits_for_what_is_cancelled_is_told_at_once(app, caller, broker, server):
+    result = await caller.delay(app.tasks["add"], 2, 3)
+
+    async with getting(caller, result) as ends:
+        await listeners(server)
+        assert await caller.cancel(result)
+
+    assert isinstance(ends[0], TaskCancelled)
+    assert await caller.state(result) is TaskState.CANCELLED
+    await broker.purge_queue()
 
 
 async def test_nothing_is_waited_for_that_was_never_sent(app, caller):

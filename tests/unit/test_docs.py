@@ -71,6 +71,7 @@ async def test_every_kind_of_caller_on_the_page_gets_its_result(settings, capsys
     assert told[:4] == ["42", str([*range(1, 11)]), "42", "11"]
     assert told[4] in ("done: 42", "not yet")
     assert told[5] == "[3, 4, 5]"
+    assert told[9] == "cancelled"
     assert sorted(line.split()[1] for line in told[6:9]) == ["3", "4", "5"]
 
 

@@ -120,6 +120,12 @@ class MemoryBroker:
         """See Broker."""
         return MemoryTimetable(self._store, self._schedules)
 
+    async def cancel(self, task_id: str) -> bool:
+        """See CancellingBroker."""
+        await checkpoint()
+        with self._store.lock:
+            return self._store.cancel(task_id)
+
     async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
         """See Broker."""
         await checkpoint()

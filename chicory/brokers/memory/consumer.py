@@ -66,6 +66,20 @@ class MemoryConsumer:
             self._store.wake()
         return held
 
+    @property
+    def cancelled(self) -> Collection[str]:
+        return self._store.cancelled
+
+    async def heard(self) -> Collection[str]:
+        await checkpoint()
+        while True:
+            with self._store.lock:
+                heard, self._lease.unheard = self._lease.unheard, set()
+                turn = None if heard else self._store.cancellation.turn()
+            if turn is None:
+                return heard
+            await self._store.cancellation.heard(turn)
+
     async def isolate(self, delivery: Delivery) -> None:
         await checkpoint()
         self._lease.alone = delivery.receipt

@@ -19,8 +19,8 @@ from chicory.delay import bounded
 from chicory.errors import QueueFull
 from chicory.links.bell import Bell
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn, afresh
-from chicory.types import TaskMessage
-from chicory.wire import check_queue, pack, unpack
+from chicory.types import ResultRecord, TaskMessage, TaskState
+from chicory.wire import check_queue, pack, pack_record, unpack
 
 
 class Records(Protocol):
@@ -30,12 +30,20 @@ class Records(Protocol):
         """Whether a task of this id was published and is not forgotten."""
         ...
 
+    def state(self, task_id: str) -> TaskState:
+        """What is known of the task."""
+        ...
+
     def begin(self, task_id: str) -> None:
         """Note the task as pending, whatever was known of it."""
         ...
 
     def keep(self, task_id: str, record: bytes) -> None:
         """Store a packed record, unless the one there is further on."""
+        ...
+
+    def complete(self, task_id: str, record: bytes) -> None:
+        """Replace the record of a cancelled task by one that says the same, of somebody who knows more of it."""
         ...
 
     def forget(self, task_id: str) -> None:
@@ -57,12 +65,14 @@ class Limits:
 class Lease:
     """What one consumer holds, by receipt.
 
+    unheard: ids of tasks that were cancelled, and it has not heard of it.
     alone: the receipt of what was isolated last.  lost: for good; nothing is handed to it and nothing taken from it.
     """
 
     name: str
     expires: float
     held: dict[int, tuple[str, Places]] = attrs.field(factory=dict[int, tuple[str, Places]])
+    unheard: set[str] = attrs.field(factory=set[str])
     alone: int | None = None
     lost: bool = False
 
@@ -78,6 +88,9 @@ class Store:
         # Where consumers wait for something to receive, and keepers for something to be due earlier.
         self.arrival = Bell()
         self.rescheduled = Bell()
+        # Those that are not settled, and where consumers wait for more.
+        self.cancelled: set[str] = set()
+        self.cancellation = Bell()
         self._queues: defaultdict[str, Places] = defaultdict(Places)
         self._unfinished: Counter[str] = Counter()
         self._numbers = counting(1)
@@ -131,9 +144,39 @@ class Store:
             entry = self._let_go(lease, delivery)
             if entry is None:
                 return False
+        if self._was_cancelled(settlement, entry):
+            return True
         self._carry_out(settlement, entry)
         if settlement.record is not None and self.records is not None and isinstance(delivery.message, TaskMessage):
             self.records.keep(delivery.message.id, settlement.record)
+        return True
+
+    def cancel(self, task_id: str) -> bool:
+        """Note that the task is cancelled, and make that its result; False when it is finished."""
+        state = TaskState.UNKNOWN if self.records is None else self.records.state(task_id)
+        if state.finished:
+            return state is TaskState.CANCELLED
+        self.cancelled.add(task_id)
+        if self.records is not None and state.awaited:
+            self.records.keep(task_id, pack_record(ResultRecord(TaskState.CANCELLED, finished_at=unix_now())))
+        for lease in self.leases.values():
+            lease.unheard.add(task_id)
+        self.cancellation.ring()
+        return True
+
+    def _was_cancelled(self, settlement: Settlement, entry: Entry | None) -> bool:
+        """Whether a cancelled task is settled here: that is the end of it, unless it is only given back."""
+        task_id = _task_id(settlement.delivery)
+        if task_id not in self.cancelled or isinstance(settlement.outcome, Release):
+            return False
+        self.cancelled.discard(task_id)
+        outcome, record = settlement.outcome, settlement.record
+        says_so = isinstance(outcome, Failed) and outcome.state is TaskState.CANCELLED
+        if says_so and record is not None and self.records is not None:
+            self.records.complete(task_id, record)
+        self._queues[settlement.delivery.queue].finish("failed")
+        if entry is not None:
+            self._leave(entry.task_id)
         return True
 
     def reclaim(

@@ -1,5 +1,6 @@
 """The Redis Streams broker."""
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -13,14 +14,15 @@ from chicory.brokers.redis.consumer import RedisConsumer
 from chicory.brokers.redis.deadletters import DeadLetters
 from chicory.brokers.redis.diagnosis import ask, diagnose
 from chicory.brokers.redis.keeper import RedisKeeper
-from chicory.brokers.redis.keys import KeepsResults, Keys, ResultKeys
+from chicory.brokers.redis.keys import CANCELLED_MS, UNFINISHED_MS, CancelKeys, KeepsResults, Keys, ResultKeys
 from chicory.brokers.redis.outbox import Item
 from chicory.brokers.redis.publisher import Publisher
 from chicory.brokers.redis.scripts import script
 from chicory.brokers.redis.timetable import RedisTimetable
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
-from chicory.errors import BrokerError
+from chicory.errors import BrokerError, UsageError
+from chicory.ids import born
 from chicory.links.executor import CALLERS, running
 from chicory.links.per_run import PerRun
 from chicory.links.redis_address import Address, address_of
@@ -50,6 +52,8 @@ class RedisBroker:
         self._hint = hint
         self._results: ResultKeys | None = None
         self._keys: dict[str, Keys] = {}
+        # The list is of all queues, and a script of a cluster's has one slot.
+        self._cancels = None if config.cluster else CancelKeys(config.key_prefix)
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self.address}>"
@@ -134,6 +138,7 @@ class RedisBroker:
             timeout=self.config.connect_timeout,
             dlq_max_length=self.config.dlq_max_length,
             results=self._results,
+            cancels=self._cancels,
         )
         try:
             await consumer.join()
@@ -192,6 +197,21 @@ class RedisBroker:
     async def get_dlq_count(self, queue: str = "default") -> int:
         """See `Broker.get_dlq_count`."""
         return int(await self._pool.call("XLEN", self._keys_of(queue).dead))
+
+    # -- cancelling ---------------------------------------------------------------------------------------------------
+
+    async def cancel(self, task_id: str) -> bool:
+        """See `CancellingBroker.cancel`."""
+        cancels, results = self._cancels, self._results
+        if cancels is None:
+            raise UsageError("tasks cannot be cancelled with cluster = true: their list belongs to all queues at once")
+        keys, made = [cancels.cancelled, cancels.version], born(task_id)
+        old = results is not None and made is not None and time.time() - made > results.ttl_ms / 1000
+        if results is not None:
+            keys.append(results.record + task_id)
+        done = "" if results is None else results.done + task_id
+        args = [task_id, cancels.channel, done, UNFINISHED_MS, CANCELLED_MS, "1" if old else ""]
+        return bool(await self._run("cancel", keys, args))
 
     # -- looking ------------------------------------------------------------------------------------------------------
 

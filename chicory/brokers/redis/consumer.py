@@ -13,7 +13,8 @@ import trio
 from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
-from chicory.brokers.redis.keys import Keys, ResultKeys
+from chicory.brokers.redis.cancellations import Cancellations
+from chicory.brokers.redis.keys import CancelKeys, Keys, ResultKeys
 from chicory.brokers.redis.line import Line
 from chicory.brokers.redis.reader import Reader
 from chicory.brokers.redis.reading import Receipt
@@ -24,8 +25,11 @@ from chicory.errors import BrokerError, LeaseLost
 from chicory.links.redis import Connection, ServerError
 from chicory.links.redis_pool import Pool
 from chicory.outcome import Release
+from chicory.types import TaskMessage
 
 log = logging.getLogger("chicory.redis")
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 class RedisConsumer:
@@ -44,6 +48,7 @@ class RedisConsumer:
         timeout: float,
         dlq_max_length: int | None,
         results: ResultKeys | None,
+        cancels: CancelKeys | None,
     ) -> None:
         self.name = name
         self.lease = lease
@@ -57,6 +62,7 @@ class RedisConsumer:
         self._suspects: dict[Receipt, int] = {}
         self._clock_offset = time.time() - time.monotonic()
         self._line = Line(pool)
+        self._cancellations = None if cancels is None else Cancellations(pool, self._line, cancels, timeout=timeout)
         self._reader = Reader(
             pool,
             self._line,
@@ -67,6 +73,7 @@ class RedisConsumer:
             timeout=timeout,
             owned=self._owned,
             restore=self._restore,
+            cancellations=self._cancellations,
         )
         self._settler = Settler(
             self._line,
@@ -76,6 +83,7 @@ class RedisConsumer:
             timeout=timeout,
             dlq_max_length=dlq_max_length,
             results=results,
+            cancels=cancels,
         )
 
     # -- joining and leaving
@@ -101,6 +109,8 @@ class RedisConsumer:
         """Close both connections at once."""
         self._line.close()
         self._reader.close()
+        if self._cancellations is not None:
+            self._cancellations.close()
 
     def reconnect(self) -> None:
         """See `Consumer.reconnect`."""
@@ -151,6 +161,9 @@ class RedisConsumer:
         was first seen have come back without it.
         """
         reader = self._reader
+        if self.cancelled and self._cancellations is not None:
+            # What others have settled is still in ours.
+            await self._cancellations.load()
         known = self._owned.union(held, (delivery.receipt for delivery in reader.stash))
         # What was received while we asked is no longer missing.
         missing = [one for one in await reader.unknown(known) if one.receipt not in self._owned]
@@ -177,11 +190,32 @@ class RedisConsumer:
         ]
         answers = await self._settler.settle(items)
         self._let_go([settlement.delivery for settlement in settlements])
+        if self.cancelled and self._cancellations is not None:
+            self._cancellations.forget(
+                [
+                    one.delivery.message.id
+                    for one in settlements
+                    if not isinstance(one.outcome, Release) and isinstance(one.delivery.message, TaskMessage)
+                ]
+            )
         return answers
 
     def _let_go(self, deliveries: list[Delivery]) -> None:
         self._owned.difference_update([delivery.receipt for delivery in deliveries])
         self._settled.set()
+
+    # -- what was cancelled
+
+    @property
+    def cancelled(self) -> Collection[str]:
+        """See `CancellingConsumer.cancelled`."""
+        return _NOTHING if self._cancellations is None else self._cancellations.ids
+
+    async def heard(self) -> Collection[str]:
+        """See `CancellingConsumer.heard`."""
+        if self._cancellations is None:
+            await trio.sleep_forever()
+        return await self._cancellations.heard()
 
     async def isolate(self, delivery: Delivery) -> None:
         """See `Consumer.isolate`."""

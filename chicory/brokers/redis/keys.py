@@ -8,6 +8,8 @@ import attrs
 SESSION_MS = 600_000
 # Milliseconds the record of an unfinished task is kept, beyond its due time: longer than any message should wait.
 UNFINISHED_MS = 30 * 24 * 3600 * 1000
+# Milliseconds a cancelled task is noted of which nothing else is known.
+CANCELLED_MS = 366 * 24 * 3600 * 1000
 
 
 @attrs.frozen
@@ -80,6 +82,28 @@ class Keys:
     def settled(self, consumer: str, level: int) -> str:
         """The last batch one consumer settled; lives ten minutes from its last use."""
         return self._key("settled") + f"#{level}#{consumer}"
+
+
+@attrs.frozen
+class CancelKeys:
+    """Where the ids of cancelled tasks are, of all queues, until the task is settled or cannot be waiting any more."""
+
+    prefix: str
+
+    @property
+    def cancelled(self) -> str:
+        """Task ids by the millisecond until which they are noted."""
+        return f"{self.prefix}:cancelled"
+
+    @property
+    def version(self) -> str:
+        """A number that grows with each id that is added."""
+        return f"{self.prefix}:cancelled:version"
+
+    @property
+    def channel(self) -> str:
+        """The channel that says each id."""
+        return f"{self.prefix}:cancel"
 
 
 @runtime_checkable

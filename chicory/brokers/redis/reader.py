@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from chicory.brokers.base import Delivery
+from chicory.brokers.redis.cancellations import Cancellations
 from chicory.brokers.redis.keys import Keys
 from chicory.brokers.redis.line import Line
 from chicory.brokers.redis.reading import Receipt, Source, deliveries, delivery, order
@@ -32,6 +33,7 @@ class Reader:
     """Reads for one consumer, on a connection of its own; *line* carries what must not wait for a read.
 
     owned: what the consumer holds already.  restore: makes the groups again when the server has lost them.
+    cancellations: kept up to date with what is read; None where there are none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Reader:
         timeout: float,
         owned: Collection[Receipt],
         restore: Callable[[], Awaitable[None]],
+        cancellations: Cancellations | None,
     ) -> None:
         self._pool = pool
         self._line = line
@@ -55,6 +58,7 @@ class Reader:
         self._timeout = timeout
         self._owned = owned
         self._restore = restore
+        self._cancellations = cancellations
         self._by_queue = [
             [Source(keys.stream(level), keys.queue, level) for level in reversed(range(keys.levels))] for keys in queues
         ]
@@ -77,13 +81,25 @@ class Reader:
                     fresh.close()
                     raise
             self._connection = fresh
+            if self._cancellations is not None:
+                self._cancellations.stale = True
 
     async def read(self, limit: int) -> list[Delivery]:
         """At most *limit* deliveries; none when nothing came for a while."""
-        if self.stash:
-            found, self.stash = self.stash[:limit], self.stash[limit:]
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return found
+        cancellations = self._cancellations
+        if not self.stash:
+            found = await self._read_some(limit)
+            if cancellations is None or not cancellations.stale:
+                return found
+            # Nobody may lose it while the list is read.
+            self.stash = found
+        if cancellations is not None and cancellations.stale:
+            await cancellations.load()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        found, self.stash = self.stash[:limit], self.stash[limit:]
+        return found
+
+    async def _read_some(self, limit: int) -> list[Delivery]:
         assert self._connection is not None, "read() comes after ready()"
         try:
             found = await self._read(self._connection, min(limit, MOST))
@@ -120,23 +136,40 @@ class Reader:
 
     async def _converse(self, connection: Connection, command: tuple[Any, ...], *, ours: bool = False) -> Any:
         """The reply to a read, which may block; *ours*: what it returns belongs to us from then on."""
-        await connection.send(*command)
+        replies: list[Any] = []
+        cancellations = self._cancellations if ours else None
+        if cancellations is None:
+            owed = 1
+            await connection.send(*command)
+        else:
+            # Answered after the read is, so it is as young as what was read.
+            owed = 2
+            await connection.send_many([command, cancellations.question])
         try:
             with trio.move_on_after(self._block_ms / 1000 + _BLOCK_MARGIN):
-                return _checked(await connection.receive())
+                await _take(connection, replies, owed)
         except trio.Cancelled:
             with trio.move_on_after(_UNBLOCK, shield=True) as patience:
-                await self._line.mention(
-                    lambda line: line.call("CLIENT", "UNBLOCK", connection.client_id, timeout=self._timeout)
-                )
-                reply = await connection.receive()
-                if ours and not isinstance(reply, BrokerError):
-                    self._keep(command, reply)
+                if not replies:
+                    await self._line.mention(
+                        lambda line: line.call("CLIENT", "UNBLOCK", connection.client_id, timeout=self._timeout)
+                    )
+                await _take(connection, replies, owed)
+                if ours and not isinstance(replies[0], BrokerError):
+                    self._keep(command, replies[0])
+                self._compare(replies)
             if patience.cancelled_caught:
                 connection.close()
             raise
+        if len(replies) == owed:
+            self._compare(replies)
+            return _checked(replies[0])
         connection.close()
         raise BrokerUnavailable(f"{connection.address}: no answer to a read")
+
+    def _compare(self, replies: list[Any]) -> None:
+        if self._cancellations is not None and len(replies) > 1:
+            self._cancellations.compare(replies[1])
 
     def _keep(self, command: tuple[Any, ...], reply: Any) -> None:
         self.stash += deliveries(self.sources, reply if command[0] == "XREADGROUP" else reply[0])
@@ -173,6 +206,11 @@ class Reader:
         """Close the connection at once."""
         if self._connection is not None:
             self._connection.close()
+
+
+async def _take(connection: Connection, replies: list[Any], owed: int) -> None:
+    while len(replies) < owed:
+        replies.append(await connection.receive())
 
 
 def _checked(reply: Any) -> Any:

@@ -7,7 +7,7 @@ import attrs
 import msgspec
 import trio
 
-from chicory.brokers.redis.keys import SESSION_MS, UNFINISHED_MS, Keys, ResultKeys
+from chicory.brokers.redis.keys import SESSION_MS, UNFINISHED_MS, CancelKeys, Keys, ResultKeys
 from chicory.brokers.redis.line import Line
 from chicory.brokers.redis.reading import Receipt
 from chicory.brokers.redis.scripts import script
@@ -52,6 +52,7 @@ class Settler:
         timeout: float,
         dlq_max_length: int | None,
         results: ResultKeys | None,
+        cancels: CancelKeys | None,
     ) -> None:
         self._line = line
         self._keys = {keys.queue: keys for keys in queues}
@@ -70,6 +71,7 @@ class Settler:
             "" if results is None else results.waiting,
         )
         self._group = group
+        self._cancelled = [] if cancels is None else [cancels.cancelled]
 
     async def settle(self, items: Sequence[Item]) -> list[bool]:
         """For each item whether it was still ours and is carried out now.
@@ -110,6 +112,7 @@ class Settler:
         for item in items:
             args += item.arguments
         names = [keys.settled(self._name, level), keys.counters, keys.stream(level), keys.delayed(level), keys.dead]
+        names += self._cancelled
         return _Call([item.receipt for item in items], names, args)
 
 

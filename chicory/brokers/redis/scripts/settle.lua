@@ -5,6 +5,7 @@
 -- old one.  So to own a delivery is to have its id still pending, and XACK itself is the fence.
 --
 -- KEYS  1 consumer's session: number and answer of its last batch  2 counters (hash)  3 stream  4 delayed (sorted set)  5 dead letters (stream)
+--       6 cancelled (sorted set of task ids); not in a cluster, where it may be elsewhere
 -- ARGV  1 batch number  2 session ttl, ms  3 group  4 wake channel  5 result key prefix  6 done channel prefix
 --       7 result ttl, ms  8 ttl of an unfinished result, ms  9 limit of the dead letters, or ''
 --       10 channel that whoever waits for any result listens to
@@ -15,6 +16,7 @@
 --         'dead', task id, record, data, failed at, error, retries, task name, traceback
 --         'retry', task id, record, data, delay in seconds
 --         'release', task id, data, deliveries, cause
+--       A cancelled task has failed, whatever is said of it; only giving it back stays that, and it is still cancelled.
 --       A record of '' stores nothing.  Items beyond the ids were acknowledged before their runs.
 -- Returns one character an item: '1' carried out, '0' no longer ours.  A batch sent again returns the same.
 local seen = redis.call('GET', KEYS[1])
@@ -59,6 +61,22 @@ local function store(task_id, record, finished)
   end
 end
 
+-- Mostly there is none, so one look serves all.
+local any_cancelled = KEYS[6] and redis.call('EXISTS', KEYS[6]) == 1
+
+local function cancelled(kind, task_id, record)
+  if kind == 'ack' or kind == 'release' or task_id == '' or redis.call('ZREM', KEYS[6], task_id) == 0 then
+    return false
+  end
+  if string.sub(record, 1, 20) == '{"state":"cancelled"' then
+    store(task_id, record, true)
+  elseif ARGV[5] ~= '' then
+    redis.call('PEXPIRE', ARGV[5] .. task_id, ARGV[7])
+  end
+  tally('failed')
+  return true
+end
+
 local now
 local reply = {}
 local width = {ack = 1, done = 3, failed = 3, dead = 9, retry = 5, release = 5}
@@ -70,6 +88,8 @@ while at <= #ARGV do
   local ours = all or item > count or redis.call('XDEL', KEYS[3], ids[item]) == 1
   if not ours then
     tally('stale')
+  elseif any_cancelled and cancelled(kind, ARGV[at + 1], ARGV[at + 2]) then
+    -- That is all.
   elseif kind == 'done' or kind == 'failed' then
     store(ARGV[at + 1], ARGV[at + 2], true)
     tally(kind)
