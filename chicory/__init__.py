@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from chicory.gathering import as_completed, as_completed_sync, gather, gather_sync
+    from chicory.middleware import CallNext, Middleware
     from chicory.remote import RemoteTask
     from chicory.result import AsyncResult
     from chicory.retry import Backoff, RetryPolicy
@@ -54,12 +55,14 @@ __all__ = [
     "BackendType",
     "Backoff",
     "BrokerType",
+    "CallNext",
     "Chicory",
     "ChicoryConfig",
     "ChicoryError",
     "DLQMessage",
     "DeliveryMode",
     "Failure",
+    "Middleware",
     "Progress",
     "RemoteTask",
     "RemoteTaskError",
@@ -90,12 +93,14 @@ _HOMES = {
     "BackendType": "chicory.types",
     "Backoff": "chicory.retry",
     "BrokerType": "chicory.types",
+    "CallNext": "chicory.middleware",
     "Chicory": "chicory.app",
     "ChicoryConfig": "chicory.config",
     "ChicoryError": "chicory.errors",
     "DLQMessage": "chicory.types",
     "DeliveryMode": "chicory.types",
     "Failure": "chicory.types",
+    "Middleware": "chicory.middleware",
     "Progress": "chicory.types",
     "RemoteTask": "chicory.remote",
     "RemoteTaskError": "chicory.errors",

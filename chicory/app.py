@@ -18,6 +18,7 @@ from chicory.drivers import backend_at, broker_of, open_backend, open_broker
 from chicory.errors import DuplicateTaskError, ScheduleError, TaskNotFoundError, UsageError
 from chicory.links.executor import TRIO, on_this_thread
 from chicory.links.sync_executor import finish
+from chicory.middleware import M, Middleware, check_middleware, send_through
 from chicory.remote import RemoteTask, named
 from chicory.result import AsyncResult
 from chicory.retry import RetryPolicy
@@ -116,6 +117,9 @@ class Chicory:
         self.flavor: Flavor = check_flavor(flavor)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._schedules = Schedules()
+        self._on_send: tuple[Middleware, ...] = ()
+        # Around each run of a task, for workers; see `on_run`.
+        self.run_middleware: tuple[Middleware, ...] = ()
         self._said = _with_backend(_with_broker(config or ChicoryConfig(), broker), backend)
         self._given_broker = None if broker is None or isinstance(broker, BrokerType | str) else broker
         self._given_backend = None if backend is None or isinstance(backend, BackendType | str) else backend
@@ -192,8 +196,15 @@ class Chicory:
         read = None if task is None else task.contract.reader
         return AsyncResult(message.id, self.backend, read=read, cancel=self.cancel)
 
-    async def publish(self, message: TaskMessage, *, delay: float | None = None) -> None:
-        """Publish *message* and note that its result is awaited."""
+    async def publish(self, message: TaskMessage, *, delay: float | None = None) -> TaskMessage:
+        """Publish *message* and note that its result is awaited; returns it as middleware made it."""
+        if not self._on_send:
+            await self._publish(message, delay)
+            return message
+        (sent,) = await send_through(self._on_send, [message], lambda made: self._publish(made[0], delay))
+        return sent
+
+    async def _publish(self, message: TaskMessage, delay: float | None) -> None:
         broker, backend, joined = self._reachable()
         # A joined broker notes it itself.  Noted first: a task may be finished before publish() returns.
         if backend is not None and not joined and not message.ignore_result:
@@ -212,23 +223,28 @@ class Chicory:
         results: list[AsyncResult[Any]] = []
         try:
             for batch in batches(messages):
-                results += await self._publish_batch(batch)
+                results += [self.result_of(message) for message in await self._send_batch(batch)]
         except Exception as error:
             note_published(error, len(results))
             raise
         return results
 
-    async def _publish_batch(self, messages: Sequence[TaskMessage]) -> list[AsyncResult[Any]]:
+    async def _send_batch(self, messages: Sequence[TaskMessage]) -> Sequence[TaskMessage]:
+        if self._on_send:
+            return await send_through(self._on_send, messages, self._publish_batch)
+        await self._publish_batch(messages)
+        return messages
+
+    async def _publish_batch(self, messages: Sequence[TaskMessage]) -> None:
         broker, backend, joined = self._reachable()
         awaited = [message.id for message in messages if not message.ignore_result]
         if backend is not None and not joined and awaited:
             await backend.expect(awaited)
         await broker.publish_many(messages)
-        return [self.result_of(message) for message in messages]
 
-    def publish_sync(self, message: TaskMessage, *, delay: float | None = None) -> None:
+    def publish_sync(self, message: TaskMessage, *, delay: float | None = None) -> TaskMessage:
         """`publish` for sync code: blocks this thread until the broker has *message*."""
-        finish(self.publish(message, delay=delay), "await publish()")
+        return finish(self.publish(message, delay=delay), "await publish()")
 
     def publish_many_sync(self, messages: Iterable[TaskMessage]) -> list[AsyncResult[Any]]:
         """`publish_many` for sync code: blocks this thread until the broker has all."""
@@ -262,6 +278,24 @@ class Chicory:
     def cancel_sync(self, task_id: str) -> bool:
         """`cancel` for sync code."""
         return finish(self.cancel(task_id), "await cancel()")
+
+    def on_send(self, middleware: M, /) -> M:
+        """Have each message that is sent pass *middleware*, an async function; the first that is given is outermost.
+
+        It may change the message, `await call_next(replace(message, ...))`, refuse it by raising, and see how the
+        sending ended.  It awaits nothing else, unless it is never called from another library, or from sync code.
+        """
+        self._on_send = (*self._on_send, check_middleware(middleware, "on_send"))
+        return middleware
+
+    def on_run(self, middleware: M, /) -> M:
+        """Have each run of a task pass *middleware*, an async function; the first that is given is outermost.
+
+        `await call_next(message)` returns or raises what the task does, and what *middleware* returns or raises takes
+        the place of that.  It runs where the task does; around one that runs in a thread, on trio.
+        """
+        self.run_middleware = (*self.run_middleware, check_middleware(middleware, "on_run"))
+        return middleware
 
     def close(self) -> None:
         """Close the connections of all sync calls of this process, none of which may be under way.

@@ -72,14 +72,12 @@ class RemoteTask(Generic[P, R]):
         Returns once the broker has the message.  Raises ArgumentsError (and so ValidationError), PayloadError,
         DelayError, QueueFull, or a BrokerError.
         """
-        message = self._message(args, kwargs)
-        await self.app.publish(message, delay=self._options.delay)
+        message = await self.app.publish(self._message(args, kwargs), delay=self._options.delay)
         return self.app.result_of(message)
 
     async def send(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Publish a call with these arguments, on trio or asyncio, and return the task's id."""
-        message = self._message(args, kwargs)
-        await self.app.publish(message, delay=self._options.delay)
+        message = await self.app.publish(self._message(args, kwargs), delay=self._options.delay)
         return message.id
 
     def delay_sync(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:

@@ -65,7 +65,9 @@ def finish(work: Coroutine[Any, Any, T], instead: str) -> T:
         _thread.last = place
         _free.append(place)
     work.close()
-    raise AssertionError("a sync call waited for something that does not block")
+    raise UsageError(
+        "a sync call waits for the broker alone; a middleware that awaits anything else is for async callers"
+    )
 
 
 def remaining(due: float) -> float | None:

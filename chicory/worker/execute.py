@@ -8,10 +8,12 @@ import trio
 from chicory.context import GiveUp, Report, Request, Retry, Snooze
 from chicory.errors import ValidationError
 from chicory.exits import sole
+from chicory.middleware import around
 from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut, Unrunnable
 from chicory.retry import RetryPolicy, retryable
 from chicory.types import Failure, TaskMessage
 from chicory.worker.failure import describe
+from chicory.worker.flavors import Elsewhere
 from chicory.worker.plan import Plan
 
 
@@ -31,7 +33,7 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, progress: R
             except ValidationError as error:
                 return Unrunnable(Failure("ValidationError", describe(error).message))
         if timeout is None:
-            if plan.elsewhere is None and not plan.takes_context:
+            if plan.plain:
                 # The common case, without one more coroutine.
                 value = await plan.function(*args, **kwargs)
             else:
@@ -55,11 +57,37 @@ async def _call(
     deliveries: int,
     progress: Report,
 ) -> Any:
+    if not plan.middleware:
+        return await _function(plan, plan.elsewhere, message, args, kwargs, deliveries, progress)
+    # On asyncio it surrounds the function there; a thread it surrounds from here.
+    there = plan.elsewhere if plan.task.flavor == "asyncio" else None
+
+    async def innermost(given: TaskMessage) -> Any:
+        same = given.args is message.args and given.kwargs is message.kwargs
+        taken, named = (args, kwargs) if same else (given.args, given.kwargs)
+        if plan.incoming is not None and not same:
+            taken, named = plan.incoming(taken, named)
+        elsewhere = plan.elsewhere if there is None else None
+        return await _function(plan, elsewhere, given, taken, named, deliveries, progress)
+
+    call = around(plan.middleware, innermost)
+    return await (call(message) if there is None else there(message, call, (message,), {}))
+
+
+async def _function(
+    plan: Plan,
+    elsewhere: Elsewhere | None,
+    message: TaskMessage,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    deliveries: int,
+    progress: Report,
+) -> Any:
     if plan.takes_context:
         args = (plan.context(message, deliveries, progress), *args)
-    if plan.elsewhere is None:
+    if elsewhere is None:
         return await plan.function(*args, **kwargs)
-    return await plan.elsewhere(message, args, kwargs)
+    return await elsewhere(message, plan.function, args, kwargs)
 
 
 def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any) -> Ending:

@@ -1,7 +1,7 @@
 """Where the functions of tasks run: on trio with the worker itself, in a thread, or on an asyncio loop."""
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import trio
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 class Elsewhere(Protocol):
-    """Runs a task's function somewhere else than on trio, and waits for it there; a cancellation reaches it."""
+    """Calls a function for a run of a task somewhere else than on trio, and waits for it; a cancellation reaches it."""
 
-    async def __call__(self, message: TaskMessage, args: Sequence[Any], kwargs: Mapping[str, Any], /) -> Any: ...
+    async def __call__(
+        self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], /
+    ) -> Any: ...
 
 
 @final
@@ -32,8 +34,8 @@ class Flavors:
     def elsewhere(self, task: Task[..., Any]) -> Elsewhere | None:
         """Where *task* runs; None is on trio."""
         if not task.is_async:
-            return functools.partial(self._in_a_thread, task.function)
-        return functools.partial(self._on_asyncio, task.function) if task.flavor == "asyncio" else None
+            return self._in_a_thread
+        return self._on_asyncio if task.flavor == "asyncio" else None
 
     async def aclose(self) -> None:
         """End what was begun for tasks, none of which runs any more."""
@@ -41,17 +43,13 @@ class Flavors:
             await self.asyncio_loop.aclose()
 
     async def _in_a_thread(
-        self, function: Callable[..., Any], message: TaskMessage, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
         return await trio.to_thread.run_sync(functools.partial(function, *args, **kwargs), limiter=self._limiter)
 
     async def _on_asyncio(
-        self,
-        function: Callable[..., Coroutine[Any, Any, Any]],
-        message: TaskMessage,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
+        self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         loop = self.asyncio_loop
         if loop is None or loop.over:
@@ -62,10 +60,7 @@ class Flavors:
 
 
 async def _known(
-    message: TaskMessage,
-    function: Callable[..., Coroutine[Any, Any, Any]],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
     """Call *function*.  The watchdog knows by this frame whose run it looks at."""
     return await function(*args, **kwargs)

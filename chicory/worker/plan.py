@@ -12,6 +12,7 @@ from chicory.config import WorkerConfig
 from chicory.context import Report, TaskContext
 from chicory.delay import bounded
 from chicory.errors import TaskNotFoundError
+from chicory.middleware import Middleware
 from chicory.outcome import Ending, Expired, Lost, Policy, Unrunnable
 from chicory.task import Task
 from chicory.types import DeliveryMode, Failure, TaskMessage, Undecodable, timestamp
@@ -29,6 +30,9 @@ class Plan:
     # None is on trio.
     elsewhere: Elsewhere | None
     takes_context: bool
+    middleware: tuple[Middleware, ...]
+    # Whether there is nothing to be done but to await the function here.
+    plain: bool
     timeout: float | None
     mode: DeliveryMode
     policies: dict[DeliveryMode, Policy]
@@ -86,12 +90,15 @@ class Catalog:
 
     def _plan(self, task: Task[..., Any]) -> Plan:
         app, settings, contract = self._app, task.settings, task.contract
+        elsewhere = self._flavors.elsewhere(task)
         rules = attrs.evolve(self.policy, retry=settings.retry_policy or app.retry_policy)
         return Plan(
             task=task,
             function=task.function,
-            elsewhere=self._flavors.elsewhere(task),
+            elsewhere=elsewhere,
             takes_context=task.takes_context,
+            middleware=app.run_middleware,
+            plain=elsewhere is None and not task.takes_context and not app.run_middleware,
             timeout=settings.timeout,
             mode=settings.delivery_mode or app.delivery_mode,
             policies={mode: attrs.evolve(rules, delivery_mode=mode) for mode in DeliveryMode},

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any, assert_type
 
-from chicory import AsyncResult, Chicory, Task, TaskContext, ValidationMode
+from chicory import AsyncResult, CallNext, Chicory, Task, TaskContext, TaskMessage, ValidationMode
 
 app = Chicory()
 
@@ -60,6 +60,11 @@ async def crawl(url: str) -> int:
     return len(url)
 
 
+@app.on_run
+async def watch(message: TaskMessage, call_next: CallNext) -> object:
+    return await call_next(message)
+
+
 async def right() -> None:
     assert_type(await (await crawl.delay("https://example.com")).get(), int)
     assert_type(await double(1), int)
@@ -110,6 +115,7 @@ async def wrong() -> None:
     await halve.delay("one")  # error: reportArgumentType, arg-type
     await sweep.delay(3)  # error: reportArgumentType, arg-type
     app.task(flavor="curio")  # error: reportArgumentType, call-overload
+    app.on_send(shout)  # error: reportArgumentType, type-var
     app.every(seconds=30, misfire="al")  # error: reportArgumentType, arg-type
     app.schedule(len, every=30)  # error: reportArgumentType, arg-type
     double.message("one")  # error: reportArgumentType, arg-type

@@ -33,6 +33,7 @@ LEVELS = [
         "callers",
         "conditions",
         "context",
+        "middleware",
         "remote",
         "result",
         "gathering",
