@@ -78,6 +78,11 @@ class Schedule:
             raise ScheduleError(
                 f"schedule {self.name!r} cannot send its task: {error}; give args=(...) and kwargs={{...}} that fit"
             ) from error
+        if self.task.identified:
+            raise ScheduleError(
+                f"schedule {self.name!r}: its task has a task_id, but each slot has an id of its own;"
+                " leave it out of options()"
+            )
         if self.task.postponed:
             raise ScheduleError(
                 f"schedule {self.name!r}: its task has a delay or an eta, but the slot says when it is sent;"

@@ -136,6 +136,12 @@ def test_a_delay_has_no_place_in_a_schedule(app, task):
         assert "leave it out of options()" in refused(lambda late=late: app.schedule(late, every=5, args=["week"]))
 
 
+def test_an_id_has_no_place_in_a_schedule(app, task):
+    told = refused(lambda: app.schedule(task.options(task_id="mine"), every=5, args=["week"]))
+
+    assert "each slot has an id of its own; leave it out of options()" in told
+
+
 def test_arguments_that_are_not_what_the_hints_say_are_refused():
     app = memory_app(validation_mode=ValidationMode.INPUTS)
 
