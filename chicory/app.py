@@ -503,6 +503,8 @@ class Chicory:
             broker = self._given_broker or open_broker(self.config)
             backend = self._given_backend or open_backend(self.config)
             joined = False
+            if backend is not None:
+                backend.attend(broker)
             if backend is not None and backend.joins(broker):
                 broker.join(backend)
                 joined = True

@@ -22,6 +22,7 @@ __all__ = [
     "Finding",
     "Flavor",
     "Gravity",
+    "Health",
     "Progress",
     "QueueSizes",
     "ResultRecord",
@@ -30,6 +31,7 @@ __all__ = [
     "TaskState",
     "Undecodable",
     "ValidationMode",
+    "WorkerInfo",
 ]
 
 
@@ -291,3 +293,33 @@ class QueueSizes(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int
     delivered: int
     dead: int
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether something can do its work; it is true when it can.
+
+    detail: who answered, or why nobody did.  seconds: how long the answer took.
+    """
+
+    ok: bool
+    detail: str
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as its broker knows it, from its last heartbeat.
+
+    name: of its present lease.  concurrency: how many tasks it runs at once; running: how many there were.
+    since: when it took its lease, by its own clock.
+    """
+
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    concurrency: int
+    running: int
+    since: datetime

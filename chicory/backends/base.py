@@ -6,8 +6,9 @@ from typing import Protocol, runtime_checkable
 import msgspec
 import trio
 
-from chicory.brokers.base import Broker
-from chicory.types import ResultRecord
+from chicory.brokers.base import Broker, ListsWorkers
+from chicory.errors import UsageError
+from chicory.types import ResultRecord, WorkerInfo
 
 
 class StoredRecord(msgspec.Struct, frozen=True):
@@ -22,6 +23,10 @@ class Backend(Protocol):
 
     def joins(self, broker: Broker) -> bool:
         """Whether *broker* can store results itself, atomically with settling; it is told to, when it can."""
+        ...
+
+    def attend(self, broker: Broker) -> None:
+        """The results are of tasks that go through *broker*; called once, before anything else."""
         ...
 
     async def expect(self, task_ids: Sequence[str]) -> None:
@@ -46,6 +51,10 @@ class Backend(Protocol):
 
     async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
         """Like `wait`, until *count* of them are, at least; returns all that are by then."""
+        ...
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """The workers that are there, as the broker lists them: see `ListsWorkers`.  UsageError when it lists none."""
         ...
 
     async def aclose(self) -> None:
@@ -87,3 +96,11 @@ async def wait_each(
         for task_id in task_ids:
             waiting.start_soon(wait_for, task_id)
     return over
+
+
+async def workers_of(broker: Broker | None) -> list[WorkerInfo]:
+    """Those that *broker* lists; UsageError when it lists none."""
+    if not isinstance(broker, ListsWorkers):
+        kind = "a backend without an app" if broker is None else type(broker).__name__
+        raise UsageError(f"{kind} knows no workers; Redis and the embedded broker list them")
+    return await broker.get_active_workers()

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
-from chicory.backends.base import StoredRecord
+from chicory.backends.base import StoredRecord, workers_of
 from chicory.brokers.base import Broker
 from chicory.clock import unix_now
 from chicory.ids import born
 from chicory.links.executor import CALLERS, Turn, checkpoint, running
-from chicory.types import LAST_STEP, ResultRecord, TaskState
+from chicory.types import LAST_STEP, ResultRecord, TaskState, WorkerInfo
 from chicory.wire import pack_record, unpack_record
 
 _PENDING = pack_record(ResultRecord(TaskState.PENDING))
@@ -50,6 +50,7 @@ class MemoryBackend:
 
     def __init__(self, *, result_ttl: float = 86400.0) -> None:
         self._ttl = result_ttl
+        self._broker: Broker | None = None
         self._kept: dict[str, _Kept] = {}
         # In order of expiry, because all live equally long.  A record that was replaced meanwhile is recognised by
         # not being the same object.
@@ -61,6 +62,10 @@ class MemoryBackend:
     def joins(self, broker: Broker) -> bool:
         """See Backend.  A memory broker says of itself that it is one; drivers do not import each other."""
         return getattr(broker, "in_process", False) is True
+
+    def attend(self, broker: Broker) -> None:
+        """See `Backend.attend`."""
+        self._broker = broker
 
     async def expect(self, task_ids: Sequence[str]) -> None:
         """See Backend."""
@@ -127,6 +132,10 @@ class MemoryBackend:
                     self._waiting[task_id].remove(ear)
                     if not self._waiting[task_id]:
                         del self._waiting[task_id]
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See `Backend.get_active_workers`."""
+        return await workers_of(self._broker)
 
     async def aclose(self) -> None:
         """See Backend.  There is nothing to close."""

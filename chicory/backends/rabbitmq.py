@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import attrs
 import trio
 
-from chicory.backends.base import StoredRecord, wait_each
+from chicory.backends.base import StoredRecord, wait_each, workers_of
 from chicory.brokers.base import Broker
 from chicory.brokers.rabbitmq.broker import RabbitMQBroker
 from chicory.brokers.rabbitmq.line import Line
@@ -24,7 +24,7 @@ from chicory.links.amqp_address import address_of
 from chicory.links.amqp_frames import Delivered
 from chicory.links.amqp_port import Channel
 from chicory.outage import Pace
-from chicory.types import ResultRecord, TaskState
+from chicory.types import ResultRecord, TaskState, WorkerInfo
 from chicory.wire import unpack_record
 
 log = logging.getLogger("chicory.rabbitmq")
@@ -47,6 +47,7 @@ class RpcBackend:
     def __init__(self, config: RabbitMQBrokerConfig, *, result_ttl: int) -> None:
         self.address = address_of(config)
         self._config = config
+        self._broker: Broker | None = None
         self._ttl = result_ttl
         self._queue = f"chicory.reply.{new_id()}"
         self._awaited: dict[str, _Awaited] = {}
@@ -81,6 +82,10 @@ class RpcBackend:
             self._take(task_id)
 
     # -- what a client asks for
+
+    def attend(self, broker: Broker) -> None:
+        """See `Backend.attend`."""
+        self._broker = broker
 
     async def expect(self, task_ids: Sequence[str]) -> None:
         """See `Backend.expect`."""
@@ -119,6 +124,10 @@ class RpcBackend:
     async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
         """See `Backend.wait_many`.  Those returned are gone afterwards."""
         return await wait_each(self.wait, task_ids, count)
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See `Backend.get_active_workers`."""
+        return await workers_of(self._broker)
 
     async def aclose(self) -> None:
         """See `Backend.aclose`.  What was not read is lost."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from chicory.backends.base import StoredRecord
+from chicory.backends.base import StoredRecord, workers_of
 from chicory.brokers.base import Broker
 from chicory.brokers.redis import RedisBroker
 from chicory.brokers.redis.keys import UNFINISHED_MS, ResultKeys
@@ -19,7 +19,7 @@ from chicory.links.redis import Connection
 from chicory.links.redis_address import address_of
 from chicory.links.redis_listener import Listener
 from chicory.links.redis_pool import Pool, verify_server
-from chicory.types import LAST_STEP, ResultRecord, TaskState
+from chicory.types import LAST_STEP, ResultRecord, TaskState, WorkerInfo
 from chicory.wire import unpack_record
 
 _PENDING = b'{"state":"pending"}'
@@ -36,6 +36,7 @@ class RedisBackend:
 
     def __init__(self, config: RedisBackendConfig, *, hint: str = "") -> None:
         self.config = config
+        self._broker: Broker | None = None
         self.address = address_of(config)
         self.keys = ResultKeys(config.key_prefix, math.ceil(config.result_ttl * 1000))
         pool = Pool(self.address, timeout=_TIMEOUT, verify=verify_server, hint=hint)
@@ -52,6 +53,10 @@ class RedisBackend:
     def joins(self, broker: Broker) -> bool:
         """See `Backend.joins`: the same server and database, and no cluster, whose scripts stay within one slot."""
         return isinstance(broker, RedisBroker) and broker.address == self.address and not broker.config.cluster
+
+    def attend(self, broker: Broker) -> None:
+        """See `Backend.attend`."""
+        self._broker = broker
 
     async def expect(self, task_ids: Sequence[str]) -> None:
         """See `Backend.expect`."""
@@ -133,6 +138,10 @@ class RedisBackend:
             except BrokerUnavailable:
                 await running().sleep(_PAUSE)
         return over
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See `Backend.get_active_workers`."""
+        return await workers_of(self._broker)
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""

@@ -4,15 +4,17 @@ A message is in exactly one of five places: delayed, ready, delivered, done, dea
 to the next atomically, or in an order in which a crash can only repeat.
 """
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
+from chicory.errors import BrokerError
 from chicory.outcome import Outcome
 from chicory.schedules.entry import Entry, Look
-from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage, Undecodable
+from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, Undecodable, WorkerInfo
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -274,8 +276,24 @@ class Broker(Protocol):
         """How many messages are in each place."""
         ...
 
-    async def purge_queue(self, queue: str = "default") -> int:
-        """Forget what is ready or delayed in *queue*, not what workers hold; returns how many."""
+    async def get_queue_size(self, queue: str = "default") -> int:
+        """How many messages are ready, and no worker has them."""
+        ...
+
+    async def get_pending_count(self, queue: str = "default") -> int:
+        """How many messages workers hold: delivered and not settled."""
+        ...
+
+    async def get_consumer_count(self, queue: str = "default") -> int:
+        """How many workers take messages from *queue*, busy or not; one that is dead counts until its lease is over."""
+        ...
+
+    async def purge_queue(self, queue: str = "default", *, delayed: bool = True) -> int:
+        """Forget what is ready in *queue*, and what is delayed unless told otherwise; returns how many.
+
+        What workers hold stays.  A joined backend forgets these tasks: they will never run, and whoever waits for one
+        is told that it is UNKNOWN.
+        """
         ...
 
     async def counters(self, queue: str = "default") -> dict[str, int]:
@@ -284,6 +302,10 @@ class Broker(Protocol):
 
         The books close: published + replayed = done + failed + dead + purged + ready + delayed + delivered + lost.
         """
+        ...
+
+    async def healthcheck(self) -> Health:
+        """Whether the server answers, and will have us; never raises for that."""
         ...
 
     async def ping(self) -> str:
@@ -313,3 +335,31 @@ class CancellingBroker(Protocol):
         Whatever outcome a cancelled task is settled with, it is neither retried nor kept as a dead letter.
         """
         ...
+
+
+@runtime_checkable
+class ListsWorkers(Protocol):
+    """A broker that knows its workers by name."""
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """The workers whose lease is not over, busy or not, by name; read here, and no worker is asked."""
+        ...
+
+
+@runtime_checkable
+class ListedConsumer(Protocol):
+    """A consumer that a `ListsWorkers` lists."""
+
+    def introduce(self, tell: Callable[[], WorkerInfo]) -> None:
+        """Ask *tell* with each heartbeat what to write down of this worker."""
+        ...
+
+
+async def health_of(broker: Broker) -> Health:
+    """What `healthcheck` says when `ping` says all there is to know."""
+    began = time.monotonic()
+    try:
+        ok, detail = True, await broker.ping()
+    except BrokerError as error:
+        ok, detail = False, str(error)
+    return Health(ok=ok, detail=detail, seconds=time.monotonic() - began)

@@ -44,7 +44,7 @@ def queue(name: str, arguments: Mapping[str, Any] | None = None, *, durable: boo
 
 
 def inspect(queue: str) -> Request:
-    """Ask for a queue that must be there; the answer has its `message_count`."""
+    """Ask for a queue that must be there; the answer has its `message_count` and its `consumer_count`."""
     return commands.Queue.Declare(queue=queue, passive=True)
 
 

@@ -4,8 +4,11 @@ Settling outlives running, running outlives fetching; the lease is kept until al
 """
 
 import logging
+import os
 import random
+import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, final
 
@@ -14,12 +17,12 @@ import trio
 from msgspec.structs import replace
 
 from chicory.backends.base import Backend, Notable
-from chicory.brokers.base import CancellingConsumer, Consumer, Delivery, Settlement
+from chicory.brokers.base import CancellingConsumer, Consumer, Delivery, ListedConsumer, Settlement
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.outage import Outage
 from chicory.outcome import Cancelled, Ending, Policy, Release, runs_alone
-from chicory.types import DeliveryMode, TaskMessage
+from chicory.types import DeliveryMode, TaskMessage, WorkerInfo
 from chicory.worker.drain import Drain
 from chicory.worker.execute import execute
 from chicory.worker.fetch import Fetcher, Gate
@@ -77,6 +80,7 @@ class Session:
         self.holdings = Holdings(config.concurrency, config.concurrency + config.prefetch)
         self._consumer = consumer
         self._terms = terms
+        self._since = datetime.now(UTC)
         self._cancelled = consumer.cancelled if isinstance(consumer, CancellingConsumer) else frozenset[str]()
         # The runs that have waited for something, by receipt.
         self._ongoing: dict[Any, Ongoing] = {}
@@ -92,6 +96,10 @@ class Session:
             fenced=self._fence,
             lost=self._lose,
         )
+        if isinstance(consumer, ListedConsumer):
+            consumer.introduce(self._tell)
+            # What it says of itself goes with a renewal, and the first is long to come.
+            self.lease.hasten()
         self._quarantine = Quarantine(
             consumer,
             self.holdings,
@@ -113,6 +121,19 @@ class Session:
         self._hurried = trio.Event()
         self._deadline = float("inf")
         self._patience: trio.CancelScope | None = None
+
+    def _tell(self) -> WorkerInfo:
+        """What the broker lists of this worker."""
+        queues = list(self._terms.config.consumed)
+        return WorkerInfo(
+            name=self._consumer.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=queues,
+            concurrency=self.holdings.concurrency,
+            running=self.holdings.running,
+            since=self._since,
+        )
 
     async def run(self) -> None:
         """Work until stopped, or until the lease is lost."""

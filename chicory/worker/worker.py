@@ -20,6 +20,7 @@ from chicory.outage import Outage, Pace
 from chicory.process import Memory
 from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
+from chicory.types import Health
 from chicory.worker.burst import stop_when_empty
 from chicory.worker.drain import Drain
 from chicory.worker.fetch import Gate
@@ -111,6 +112,18 @@ class Worker:
         if refused is not None:
             raise refused
         log.info("worker %s ended: %s", self.name, " ".join(f"{key}={count}" for key, count in self.report().items()))
+
+    async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """`run` for `await nursery.start(worker.start)`, which returns when the worker takes messages."""
+        async with trio.open_nursery() as nursery:
+
+            async def tell() -> None:
+                await self.joined()
+                task_status.started()
+
+            nursery.start_soon(tell)
+            await self.run()
+            nursery.cancel_scope.cancel()
 
     def stop(self, grace: float | None = None) -> None:
         """Fetch no more, give back what has not started, let what runs finish within `shutdown_timeout`.
@@ -231,6 +244,18 @@ class Worker:
     def report(self) -> dict[str, int]:
         """What it has done: deliveries fetched and settled, settled by outcome, stale, and left to the lease."""
         return self._tally.report()
+
+    def get_stats(self) -> dict[str, Any]:
+        """A word on its state, how many tasks run and are held and how many more it would take, and its `report`."""
+        return {"state": self.state, "running": self.running, "held": self.held, "free": self.free, **self.report()}
+
+    async def healthcheck(self) -> Health:
+        """Whether it holds a lease that can be trusted, and its broker answers; never raises for that."""
+        if self.state not in ("working", "quiet"):
+            await trio.lowlevel.checkpoint()
+            return Health(ok=False, detail=self.state, seconds=0.0)
+        health = await self.app.broker.healthcheck()
+        return Health(ok=health.ok, detail=f"{self.state}; {health.detail}", seconds=health.seconds)
 
     async def _serve(self) -> None:
         terms = Terms(

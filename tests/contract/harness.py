@@ -88,6 +88,7 @@ class RabbitHarness:
         "keeper": "RabbitMQ itself makes due messages ready, and gives back what a closed connection held",
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
         "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
+        "listing workers": "RabbitMQ knows how many consumers a queue has, and not who they are",
         "cancelling": "RabbitMQ keeps no list of cancelled tasks that workers could look into",
         "counting what is held": "RabbitMQ limits how many messages wait, whatever workers hold",
     }

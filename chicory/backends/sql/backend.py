@@ -8,7 +8,7 @@ import attrs
 import trio
 from sqlalchemy import Connection
 
-from chicory.backends.base import StoredRecord, wait_each
+from chicory.backends.base import StoredRecord, wait_each, workers_of
 from chicory.backends.sql.address import address_of
 from chicory.backends.sql.database import Database
 from chicory.backends.sql.notices import Notices, payloads
@@ -17,7 +17,7 @@ from chicory.backends.sql.tables import results
 from chicory.backends.sql.watch import Watch
 from chicory.brokers.base import Broker
 from chicory.config import SqlBackendConfig
-from chicory.types import ResultRecord, TaskState
+from chicory.types import ResultRecord, TaskState, WorkerInfo
 from chicory.wire import pack_record
 
 _PENDING = pack_record(ResultRecord(TaskState.PENDING))
@@ -48,6 +48,7 @@ class SqlBackend:
 
     def __init__(self, config: SqlBackendConfig) -> None:
         self.config = config
+        self._broker: Broker | None = None
         self.address = address_of(config.url)
         self._results = results(self.address.kind, config.table_prefix)
         self._ends: _Ends | None = None
@@ -58,6 +59,10 @@ class SqlBackend:
     def joins(self, broker: Broker) -> bool:
         """See `Backend.joins`: no broker stores results in a database."""
         return False
+
+    def attend(self, broker: Broker) -> None:
+        """See `Backend.attend`."""
+        self._broker = broker
 
     async def expect(self, task_ids: Sequence[str]) -> None:
         """See `Backend.expect`."""
@@ -103,6 +108,10 @@ class SqlBackend:
         """See `Cleanable.clean`."""
         statement = self._results.clean(limit)
         return await self._open().database.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See `Backend.get_active_workers`."""
+        return await workers_of(self._broker)
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""

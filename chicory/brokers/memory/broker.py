@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec.structs import replace
 
-from chicory.brokers.base import Consumer, Keeper, Timetable
+from chicory.brokers.base import Consumer, Keeper, Timetable, health_of
 from chicory.brokers.memory.consumer import MemoryConsumer
 from chicory.brokers.memory.keeper import MemoryKeeper
 from chicory.brokers.memory.places import Letter
@@ -19,7 +19,7 @@ from chicory.delay import check_delay
 from chicory.errors import QueueFull, UsageError
 from chicory.links.executor import CALLERS, checkpoint
 from chicory.schedules.table import Table
-from chicory.types import DLQMessage, Finding, Gravity, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, Gravity, Health, QueueSizes, TaskMessage, WorkerInfo
 from chicory.wire import pack, unpack
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class MemoryBroker:
             if name in self._store.leases:
                 raise UsageError(f"a consumer named {name!r} has joined already; every worker needs a name of its own")
             places = {queue: self._store.places(queue) for queue in queues}
-            lease = self._store.leases[name] = Lease(name, unix_now() + self._store.limits.lease)
+            lease = Lease(name, frozenset(queues), unix_now() + self._store.limits.lease)
+            self._store.leases[name] = lease
         try:
             yield MemoryConsumer(self._store, lease, places, limit)
         finally:
@@ -175,17 +176,42 @@ class MemoryBroker:
         with self._store.lock:
             return self._store.places(queue).sizes
 
-    async def purge_queue(self, queue: str = "default") -> int:
-        """See Broker.  A joined backend forgets these tasks: they will never run."""
+    async def get_queue_size(self, queue: str = "default") -> int:
+        """See Broker."""
+        return (await self.get_queue_sizes(queue)).ready
+
+    async def get_pending_count(self, queue: str = "default") -> int:
+        """See Broker."""
+        return (await self.get_queue_sizes(queue)).delivered
+
+    async def get_consumer_count(self, queue: str = "default") -> int:
+        """See Broker."""
         await checkpoint()
         with self._store.lock:
-            return self._store.purge(self._store.places(queue))
+            return sum(queue in lease.queues for lease in self._store.living())
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See ListsWorkers."""
+        await checkpoint()
+        with self._store.lock:
+            told = [lease.tell() for lease in self._store.living() if lease.tell is not None]
+        return sorted(told, key=lambda one: one.name)
+
+    async def purge_queue(self, queue: str = "default", *, delayed: bool = True) -> int:
+        """See Broker."""
+        await checkpoint()
+        with self._store.lock:
+            return self._store.purge(self._store.places(queue), delayed=delayed)
 
     async def counters(self, queue: str = "default") -> dict[str, int]:
         """See Broker."""
         await checkpoint()
         with self._store.lock:
             return dict(self._store.places(queue).books)
+
+    async def healthcheck(self) -> Health:
+        """See Broker."""
+        return await health_of(self)
 
     async def ping(self) -> str:
         """See Broker."""

@@ -1,6 +1,6 @@
 """One worker's hold on the queues of a memory broker."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from chicory.brokers.memory.store import Lease, Store, as_delivery
 from chicory.clock import unix_now
 from chicory.errors import LeaseLost
 from chicory.links.executor import checkpoint
+from chicory.types import WorkerInfo
 
 
 class MemoryConsumer:
@@ -83,6 +84,9 @@ class MemoryConsumer:
     async def isolate(self, delivery: Delivery) -> None:
         await checkpoint()
         self._lease.alone = delivery.receipt
+
+    def introduce(self, tell: Callable[[], WorkerInfo]) -> None:
+        self._lease.tell = tell
 
     async def renew(self) -> bool:
         await checkpoint()

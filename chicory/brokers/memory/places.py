@@ -143,11 +143,13 @@ class Places:
         del self.dead[letter_id]
         self.books["deleted"] += 1
 
-    def purge(self) -> list[Entry]:
-        """Forget what is ready or delayed, and return it."""
-        entries = [item[2] for item in (*self._ready, *self._delayed)]
+    def purge(self, *, delayed: bool = True) -> list[Entry]:
+        """Forget what is ready, or *delayed* too, and return it."""
+        entries = [item[2] for item in self._ready]
         self._ready.clear()
-        self._delayed.clear()
+        if delayed:
+            entries += [item[2] for item in self._delayed]
+            self._delayed.clear()
         self.books["purged"] += len(entries)
         return entries
 

@@ -6,7 +6,7 @@ other threads too.
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import count as counting
 from typing import Protocol, assert_never
 
@@ -19,7 +19,7 @@ from chicory.delay import bounded
 from chicory.errors import QueueFull
 from chicory.links.bell import Bell
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn, afresh
-from chicory.types import ResultRecord, TaskMessage, TaskState
+from chicory.types import ResultRecord, TaskMessage, TaskState, WorkerInfo
 from chicory.wire import check_queue, pack, pack_record, unpack
 
 
@@ -65,13 +65,16 @@ class Limits:
 class Lease:
     """What one consumer holds, by receipt.
 
+    tell: what to list of the worker; None when it has not introduced itself.
     unheard: ids of tasks that were cancelled, and it has not heard of it.
     alone: the receipt of what was isolated last.  lost: for good; nothing is handed to it and nothing taken from it.
     """
 
     name: str
+    queues: Collection[str]
     expires: float
     held: dict[int, tuple[str, Places]] = attrs.field(factory=dict[int, tuple[str, Places]])
+    tell: Callable[[], WorkerInfo] | None = None
     unheard: set[str] = attrs.field(factory=set[str])
     alone: int | None = None
     lost: bool = False
@@ -203,6 +206,11 @@ class Store:
         self.arrival.ring()
         return taken
 
+    def living(self) -> list[Lease]:
+        """The leases that are not over."""
+        now = unix_now()
+        return [lease for lease in self.leases.values() if not lease.lost and lease.expires > now]
+
     def end(self, lease: Lease) -> None:
         """Forget a lease that holds nothing; one that still does waits for a keeper."""
         if not lease.held:
@@ -222,12 +230,13 @@ class Store:
         places.replay(letter_id, again)
         self.wake()
 
-    def purge(self, places: Places) -> int:
-        """Forget what is ready or delayed, and that its results were ever expected."""
-        gone = places.purge()
+    def purge(self, places: Places, *, delayed: bool) -> int:
+        """Forget what is ready, or *delayed* too, and that its results were ever expected."""
+        gone = places.purge(delayed=delayed)
         for entry in gone:
             self._leave(entry.task_id)
-            if self.records is not None:
+            # One that was cancelled is finished, although its message waits.
+            if self.records is not None and self.records.state(entry.task_id).awaited:
                 self.records.forget(entry.task_id)
         return len(gone)
 

@@ -8,6 +8,7 @@ import trio
 from msgspec.structs import replace
 
 from chicory.backends.base import Backend
+from chicory.brokers.base import health_of
 from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
 from chicory.brokers.rabbitmq.deadletters import DeadLetters
@@ -25,7 +26,7 @@ from chicory.errors import BrokerError, ConfigError, PayloadError, PublishUnknow
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import Address, address_of
 from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
-from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage
 from chicory.wire import check_queue
 
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
@@ -268,10 +269,25 @@ class RabbitMQBroker:
             dead=dead,
         )
 
-    async def purge_queue(self, queue: str = "default") -> int:
+    async def get_queue_size(self, queue: str = "default") -> int:
+        """See `Broker.get_queue_size`."""
+        return (await self.get_queue_sizes(queue)).ready
+
+    async def get_pending_count(self, queue: str = "default") -> int:
+        """See `Broker.get_pending_count`.  Of this object's own workers."""
+        return (await self.get_queue_sizes(queue)).delivered
+
+    async def get_consumer_count(self, queue: str = "default") -> int:
+        """See `Broker.get_consumer_count`.  One that was told to fetch nothing does not count."""
+        desk, names = self._current_desk(), self._names_of(queue)
+        await desk.ensure(names)
+        async with self._channel() as channel:
+            return await desk.consumers(channel, names.main)
+
+    async def purge_queue(self, queue: str = "default", *, delayed: bool = True) -> int:
         """See `Broker.purge_queue`."""
         names = self._names_of(queue)
-        waiting = await self._delayed(names)
+        waiting = await self._delayed(names) if delayed else {}
         await self._current_desk().ensure(names)
         purged = 0
         async with self._channel() as channel:
@@ -315,6 +331,10 @@ class RabbitMQBroker:
         """See `Broker.counters`.  Of this object alone."""
         await trio.lowlevel.checkpoint()
         return self._books.read(queue)
+
+    async def healthcheck(self) -> Health:
+        """See `Broker.healthcheck`."""
+        return await health_of(self)
 
     async def ping(self) -> str:
         """See `Broker.ping`."""

@@ -57,6 +57,11 @@ class Line:
         found = await channel.call(amqp_methods.inspect(queue), timeout=self._timeout)
         return int(found.message_count)
 
+    async def consumers(self, channel: Channel, queue: str) -> int:
+        """How many consumers *queue* has; it must be there."""
+        found = await channel.call(amqp_methods.inspect(queue), timeout=self._timeout)
+        return int(found.consumer_count)
+
     # -- declaring
 
     def declared(self, names: Names, level: int) -> bool:

@@ -9,7 +9,7 @@ import trio
 from msgspec.structs import replace
 
 from chicory.backends.base import Backend
-from chicory.brokers.base import ROADS
+from chicory.brokers.base import ROADS, health_of
 from chicory.brokers.redis.consumer import RedisConsumer
 from chicory.brokers.redis.deadletters import DeadLetters
 from chicory.brokers.redis.diagnosis import ask, diagnose
@@ -19,6 +19,7 @@ from chicory.brokers.redis.outbox import Item
 from chicory.brokers.redis.publisher import Publisher
 from chicory.brokers.redis.scripts import script
 from chicory.brokers.redis.timetable import RedisTimetable
+from chicory.brokers.redis.workers import listed
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
 from chicory.errors import BrokerError, UsageError
@@ -28,7 +29,7 @@ from chicory.links.per_run import PerRun
 from chicory.links.redis_address import Address, address_of
 from chicory.links.redis_pool import Pool, parse_info, verify_server
 from chicory.outage import Pace
-from chicory.types import DLQMessage, Finding, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, WorkerInfo
 from chicory.wire import check_queue, pack
 
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
@@ -52,8 +53,9 @@ class RedisBroker:
         self._hint = hint
         self._results: ResultKeys | None = None
         self._keys: dict[str, Keys] = {}
-        # The list is of all queues, and a script of a cluster's has one slot.
+        # These lists are of all queues, and a script of a cluster's has one slot.
         self._cancels = None if config.cluster else CancelKeys(config.key_prefix)
+        self._workers = None if config.cluster else f"{config.key_prefix}:workers"
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self.address}>"
@@ -139,6 +141,7 @@ class RedisBroker:
             dlq_max_length=self.config.dlq_max_length,
             results=self._results,
             cancels=self._cancels,
+            workers=self._workers,
         )
         try:
             await consumer.join()
@@ -162,6 +165,7 @@ class RedisBroker:
             group=self.config.consumer_group,
             lease=self.config.claim_min_idle_ms / 1000,
             timeout=self.config.connect_timeout,
+            workers=self._workers,
         )
         try:
             yield keeper
@@ -224,15 +228,39 @@ class RedisBroker:
         entries, delivered, delayed, dead = await self._run("sizes", names, [self.config.consumer_group])
         return QueueSizes(ready=entries - delivered, delayed=delayed, delivered=delivered, dead=dead)
 
-    async def purge_queue(self, queue: str = "default") -> int:
+    async def get_queue_size(self, queue: str = "default") -> int:
+        """See `Broker.get_queue_size`."""
+        return (await self.get_queue_sizes(queue)).ready
+
+    async def get_pending_count(self, queue: str = "default") -> int:
+        """See `Broker.get_pending_count`."""
+        return (await self.get_queue_sizes(queue)).delivered
+
+    async def get_consumer_count(self, queue: str = "default") -> int:
+        """See `Broker.get_consumer_count`."""
+        return int(await self._run("consumers", [self._keys_of(queue).leases], []))
+
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See `ListsWorkers.get_active_workers`."""
+        if self._workers is None:
+            raise UsageError("workers are not listed with cluster = true: their list belongs to all queues at once")
+        async with self._pool.connection() as connection:
+            return await listed(connection, self._workers, self._keys_of, timeout=self._pool.timeout)
+
+    async def purge_queue(self, queue: str = "default", *, delayed: bool = True) -> int:
         """See `Broker.purge_queue`."""
-        keys = self._keys_of(queue)
+        keys, results = self._keys_of(queue), self._results
+        args = [
+            "1" if delayed else "",
+            "" if results is None else results.record,
+            "" if results is None else results.done,
+        ]
         total = 0
         for level in range(keys.levels):
             more = 1
             while more:
                 names = [keys.stream(level), keys.delayed(level), keys.counters]
-                deleted, more = await self._run("purge", names, [self.config.consumer_group])
+                deleted, more = await self._run("purge", names, [self.config.consumer_group, *args])
                 total += deleted
         return total
 
@@ -241,6 +269,10 @@ class RedisBroker:
         reply = await self._pool.call("HGETALL", self._keys_of(queue).counters)
         counted = {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
         return dict.fromkeys(ROADS, 0) | counted
+
+    async def healthcheck(self) -> Health:
+        """See `Broker.healthcheck`."""
+        return await health_of(self)
 
     async def ping(self) -> str:
         """See `Broker.ping`."""

@@ -5,7 +5,7 @@ Two connections: one that blocks for messages, and one for everything else, so t
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,11 +21,12 @@ from chicory.brokers.redis.reading import Receipt
 from chicory.brokers.redis.scripts import script
 from chicory.brokers.redis.settler import Item, Settler
 from chicory.brokers.redis.settling import encode
+from chicory.brokers.redis.workers import encode as encode_worker
 from chicory.errors import BrokerError, LeaseLost
 from chicory.links.redis import Connection, ServerError
 from chicory.links.redis_pool import Pool
 from chicory.outcome import Release
-from chicory.types import TaskMessage
+from chicory.types import TaskMessage, WorkerInfo
 
 log = logging.getLogger("chicory.redis")
 
@@ -49,6 +50,7 @@ class RedisConsumer:
         dlq_max_length: int | None,
         results: ResultKeys | None,
         cancels: CancelKeys | None,
+        workers: str | None,
     ) -> None:
         self.name = name
         self.lease = lease
@@ -56,6 +58,9 @@ class RedisConsumer:
         self._queues = queues
         self._group = group
         self._timeout = timeout
+        # Where workers are listed, and what there is to say of this one.
+        self._workers = workers
+        self._tell: Callable[[], WorkerInfo] | None = None
         # Received and not yet settled.
         self._owned: set[Receipt] = set()
         self._settled = trio.Event()
@@ -132,7 +137,8 @@ class RedisConsumer:
 
     async def _end_lease(self, line: Connection, keys: Keys) -> None:
         names = [keys.leases, keys.alone, *keys.streams]
-        await script("leave").run(line, names, [self._group, self.name], timeout=self._timeout)
+        args = [self._group, self.name, self._workers or ""]
+        await script("leave").run(line, names, args, timeout=self._timeout)
 
     async def _give_back_unknown(self) -> None:
         held, self._reader.stash = self._reader.stash, []
@@ -231,18 +237,26 @@ class RedisConsumer:
         """See `Consumer.now`."""
         return time.monotonic() + self._clock_offset
 
+    def introduce(self, tell: Callable[[], WorkerInfo]) -> None:
+        """See `ListedConsumer.introduce`."""
+        self._tell = tell
+
     async def renew(self) -> bool:
         """See `Consumer.renew`."""
         return await self._renew(joining=False)
 
     async def _renew(self, *, joining: bool) -> bool:
         renew = script("renew")
-        args = [self.name, int(self.lease * 1000), "1" if joining else ""]
+        args: list[Any] = [self.name, int(self.lease * 1000), "1" if joining else ""]
         held = True
-        for keys in self._queues:
+        for number, keys in enumerate(self._queues):
+            names, facts = [keys.leases], list(args)
+            if number == 0 and self._workers is not None and self._tell is not None:
+                names.append(self._workers)
+                facts.append(encode_worker(self._tell()))
             before = time.monotonic()
             mine, seconds, micros = await self._line.insist(
-                lambda line, keys=keys: renew.run(line, [keys.leases], args, timeout=self._timeout)
+                lambda line, names=names, facts=facts: renew.run(line, names, facts, timeout=self._timeout)
             )
             self._clock_offset = int(seconds) + int(micros) / 1e6 - (before + time.monotonic()) / 2
             held = held and bool(mine)

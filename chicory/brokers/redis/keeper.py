@@ -27,10 +27,13 @@ class RedisKeeper:
     a broker that was away takes nothing from workers that could not renew meanwhile.
     """
 
-    def __init__(self, pool: Pool, queues: Sequence[Keys], *, group: str, lease: float, timeout: float) -> None:
+    def __init__(
+        self, pool: Pool, queues: Sequence[Keys], *, group: str, lease: float, timeout: float, workers: str | None
+    ) -> None:
         self._pool = pool
         self._queues = queues
         self._group = group
+        self._workers = workers
         self.lease = lease
         self._timeout = timeout
         self._line = Line(pool, opened=self._be_patient)
@@ -71,6 +74,9 @@ class RedisKeeper:
                     log.error("%s: %d deliveries vanished from the stream: these tasks are lost", keys.queue, vanished)
                 for name in gone:
                     log.info("%s: worker %s is gone", keys.queue, name.decode())
+                if gone and self._workers is not None:
+                    command = ("HDEL", self._workers, *gone)
+                    await self._line.insist(lambda line, command=command: line.call(*command, timeout=self._timeout))
         return total
 
     async def _reclaim(

@@ -2,8 +2,9 @@
 -- Delete what is ready or delayed on one level of a queue, not what workers hold.
 --
 -- KEYS  1 stream  2 delayed (sorted set)  3 counters (hash)
--- ARGV  1 group
--- Returns {deleted, more}: at most 256 ready messages a call.
+-- ARGV  1 group  2 '1' to delete what is delayed too
+--       3 result key prefix, or ''  4 done channel prefix: whoever waits for such a task is to look again
+-- Returns {deleted, more}: at most 256 of each kind a call.
 local last = '0-0'
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
 if not groups.err then
@@ -13,16 +14,44 @@ if not groups.err then
     end
   end
 end
+
+local function forget(task_id)
+  if ARGV[3] ~= '' and task_id and task_id ~= '' then
+    local known = redis.call('GET', ARGV[3] .. task_id)
+    local state = known and string.match(known, '^{"state":"([%w_]+)"')
+    -- One that was cancelled is finished, although its message waits.
+    if state == 'pending' or state == 'started' or state == 'retry' then
+      redis.call('DEL', ARGV[3] .. task_id)
+      redis.call('PUBLISH', ARGV[4] .. task_id, '')
+    end
+  end
+end
+
 local ids = {}
 for i, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 256)) do
   ids[i] = entry[1]
+  for f = 1, #entry[2], 2 do
+    if entry[2][f] == 'task_id' then
+      forget(entry[2][f + 1])
+    end
+  end
 end
-local deleted = redis.call('ZCARD', KEYS[2])
-redis.call('DEL', KEYS[2])
+local deleted = 0
 if #ids > 0 then
-  deleted = deleted + redis.call('XDEL', KEYS[1], unpack(ids))
+  deleted = redis.call('XDEL', KEYS[1], unpack(ids))
+end
+
+local delayed = {}
+if ARGV[2] == '1' then
+  delayed = redis.call('ZRANGE', KEYS[2], 0, 255)
+  for _, data in ipairs(delayed) do
+    forget(string.match(data, '^{"id":"([^"]*)"'))
+  end
+  if #delayed > 0 then
+    deleted = deleted + redis.call('ZREM', KEYS[2], unpack(delayed))
+  end
 end
 if deleted > 0 then
   redis.call('HINCRBY', KEYS[3], 'purged', deleted)
 end
-return {deleted, #ids == 256 and 1 or 0}
+return {deleted, (#ids == 256 or #delayed == 256) and 1 or 0}
