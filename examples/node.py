@@ -26,14 +26,19 @@ class NodeFailed(Exception):
 
 
 class Node:
-    """One node, which keeps its address and its data over `kill` and `start`."""
+    """One node, which keeps its address and its data over `kill` and `start`.
 
-    def __init__(self) -> None:
+    beside: another node, with whose port mapper and cookie it shares a cluster once it has joined.
+    """
+
+    def __init__(self, beside: "Node | None" = None) -> None:
         self._script = script()
         self.directory = Path(tempfile.mkdtemp(prefix="chicory-rabbitmq-"))
-        self.port, self._epmd_port, self._dist_port = _free_port(), _free_port(), _free_port()
+        self.port, self._dist_port = _free_port(), _free_port()
+        self._beside = beside
+        self._epmd_port = beside._epmd_port if beside else _free_port()
         self.name = f"chicory{secrets.token_hex(4)}@localhost"
-        self._cookie = secrets.token_hex(16)
+        self._cookie = beside._cookie if beside else secrets.token_hex(16)
         for name in ("mnesia", "log", "home"):
             (self.directory / name).mkdir()
         (self.directory / "plugins").write_text("[].\n")
@@ -81,7 +86,7 @@ class Node:
     def start(self) -> None:
         """Return when it answers."""
         assert self._process is None, "the node runs already"
-        if self._epmd is None:
+        if self._epmd is None and self._beside is None:
             command = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
             self._epmd = subprocess.Popen(command, env=self._environ, stdin=subprocess.DEVNULL)
         with (self.directory / "log" / "console").open("ab") as console:
@@ -104,11 +109,24 @@ class Node:
             time.sleep(0.05)
         self._started = True
 
+    def join(self) -> None:
+        """Become a member of the other node's cluster, empty; both run."""
+        assert self._beside is not None, "there is no node beside"
+        self.evaluate(
+            f"rabbit:stop(), rabbit_mnesia:reset(), rabbit_mnesia:join_cluster('{self._beside.name}', disc),"
+            " rabbit:start(), true."
+        )
+
     @property
     def pid(self) -> int:
         """The process that was started; the others of the node are in its group."""
         assert self._process is not None, "the node does not run"
         return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._process is not None
 
     def kill(self) -> None:
         """End it without a word, as the kernel would."""

@@ -24,8 +24,8 @@ class RabbitNode(Node):
     ca, certificate, key: paths for a client.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, beside: Node | None = None) -> None:
+        super().__init__(beside)
         self.tls_port = free_port()
         self.ca, self.certificate, self.key = (
             self.directory / f"{name}.pem" for name in ("ca", "client", "client-key")

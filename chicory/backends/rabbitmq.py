@@ -16,11 +16,12 @@ from chicory.backends.base import StoredRecord, wait_each, workers_of
 from chicory.brokers.base import Broker
 from chicory.brokers.rabbitmq.broker import RabbitMQBroker
 from chicory.brokers.rabbitmq.line import Line
+from chicory.brokers.rabbitmq.route import Route
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, PayloadError, UsageError
 from chicory.ids import new_id
 from chicory.links import amqp_methods
-from chicory.links.amqp_address import address_of
+from chicory.links.amqp_address import addresses_of
 from chicory.links.amqp_frames import Delivered
 from chicory.links.amqp_port import Channel
 from chicory.outage import Pace
@@ -45,7 +46,8 @@ class RpcBackend:
     """See `backends.base.Backend`.  Only with a RabbitMQ broker, which sends each result where its task says."""
 
     def __init__(self, config: RabbitMQBrokerConfig, *, result_ttl: int) -> None:
-        self.address = address_of(config)
+        timeout, heartbeat = config.connect_timeout, config.heartbeat
+        self._route = Route(addresses_of(config), timeout=timeout, heartbeat=heartbeat)
         self._config = config
         self._broker: Broker | None = None
         self._ttl = result_ttl
@@ -60,11 +62,11 @@ class RpcBackend:
         self._ended = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<RpcBackend {self.address}>"
+        return f"<RpcBackend {self._route}>"
 
     def joins(self, broker: Broker) -> bool:
         """See `Backend.joins`."""
-        return isinstance(broker, RabbitMQBroker) and broker.address == self.address
+        return isinstance(broker, RabbitMQBroker) and broker.route.addresses == self._route.addresses
 
     # -- what a joined broker asks for
 
@@ -155,12 +157,14 @@ class RpcBackend:
             if self._channel is not None and self._channel.error is None:
                 return
             if self._line is None:
-                self._line = Line(self.address, self._config, "chicory replies")
+                self._line = Line(self._route, self._config, "chicory replies")
                 self._ended = trio.Event()
                 trio.lowlevel.spawn_system_task(self._look_after, self._ended, name="chicory rabbitmq replies")
             channel = await self._line.channel()
             channel.delivered = self._deliver
-            queue = amqp_methods.queue(self._queue, {"x-expires": self._ttl * 1000}, durable=True)
+            queue = amqp_methods.queue(
+                self._queue, {"x-queue-type": "classic", "x-expires": self._ttl * 1000}, durable=True
+            )
             consume = amqp_methods.consume(self._queue, self._queue)
             await channel.answers([channel.ask(queue), channel.ask(consume)], timeout=self._config.connect_timeout)
             self._channel = channel

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from chicory.secret import HasSecretValue, SecretStr
 
@@ -196,6 +196,29 @@ class Names(Rule[Iterable[str], tuple[str, ...]]):
         return self.check([name.strip() for name in text.split(",")]) if text.strip() else ()
 
 
+class Hosts(Rule[Iterable[str], tuple[str, ...]]):
+    """Several servers, the first to be asked first; in a variable they are separated by commas."""
+
+    wants = "a list of hosts, each 'host' or 'host:port'"
+
+    def check(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError(value)
+        hosts: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]: each is checked below
+        return tuple(dict.fromkeys(self._host(host) for host in hosts))
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return self.check([host.strip() for host in text.split(",")]) if text.strip() else ()
+
+    def _host(self, value: object) -> str:
+        if not isinstance(value, str) or any(character.isspace() or character in "/@?#," for character in value):
+            raise ValueError(value)
+        parts = urlsplit(f"//{value}")
+        if not parts.hostname or parts.port == 0:
+            raise ValueError(value)
+        return value
+
+
 class AppName(Text):
     """Where the app is: a module and a name in it, or the module alone when the name is `app`."""
 
@@ -306,10 +329,24 @@ class RedisUrl(Url):
 
 
 class RabbitMQUrl(Url):
-    """Where a RabbitMQ is, with its password."""
+    """Where a RabbitMQ is, with its password; a cluster has several hosts, with commas between them."""
 
-    wants = "a URL such as 'amqp://user:password@host:5672/vhost' or 'amqps://...'"
+    wants = "a URL such as 'amqp://user:password@host:5672/vhost', 'amqps://...' or 'amqp://host1,host2:5672/'"
     SCHEMES = ("amqp", "amqps")
+
+    def usable(self, url: str) -> bool:
+        """Whether each of its hosts is one."""
+        try:
+            return all(super(RabbitMQUrl, self).usable(one) for one in url_of_each_host(url))
+        except ValueError:
+            return False
+
+
+def url_of_each_host(url: str) -> list[str]:
+    """*url* once for each of its hosts, in their order; ValueError when it is none."""
+    parts = urlsplit(url)
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    return [urlunsplit(parts._replace(netloc=f"{userinfo}{at}{host}")) for host in hosts.split(",")]
 
 
 class SqlUrl(Url):

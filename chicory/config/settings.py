@@ -12,6 +12,7 @@ from chicory.config.rules import (
     File,
     Folder,
     Fraction,
+    Hosts,
     Integer,
     Maybe,
     Member,
@@ -83,7 +84,8 @@ class RedisBrokerConfig(Section):
 class RabbitMQBrokerConfig(Section):
     """A RabbitMQ of yours as the broker, and how its queues are used.
 
-    url: overrides host, port, username, password and vhost; `amqps://` is TLS.
+    hosts: nodes of a cluster instead of host, each with a port of its own or *port*; the first is asked first.
+    url: overrides host, hosts, port, username, password and vhost; `amqps://` is TLS, commas are between several hosts.
     durable: queues and messages outlive the server.
     queue_type: "quorum" keeps several copies in a cluster.
     queue_max_length: publishing to a queue in which this many messages wait raises QueueFull.
@@ -98,6 +100,7 @@ class RabbitMQBrokerConfig(Section):
     section: ClassVar[str] = "broker.rabbitmq"
 
     host: str = setting(default="localhost", converter=Text())
+    hosts: tuple[str, ...] = setting(default=(), converter=Hosts())
     port: int = setting(default=5672, converter=Integer(1, 65535))
     vhost: str = setting(default="/", converter=Text())
     username: str = setting(default="guest", converter=Text())

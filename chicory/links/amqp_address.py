@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import attrs
 
 from chicory.config import RabbitMQBrokerConfig
+from chicory.config.rules import url_of_each_host
 from chicory.errors import ConfigError
 from chicory.secret import SecretStr
 
@@ -25,17 +26,28 @@ class Address:
         return f"{'amqps' if self.tls else 'amqp'}://{self.host}:{self.port}/{self.vhost.removeprefix('/')}"
 
 
-def address_of(settings: RabbitMQBrokerConfig) -> Address:
-    """The address in *settings*; a URL, when given, says it all.  Raises ConfigError for a URL that cannot be read."""
+def addresses_of(settings: RabbitMQBrokerConfig) -> tuple[Address, ...]:
+    """The addresses in *settings*, in the order in which they are to be asked; a URL, when given, says it all.
+
+    Raises ConfigError for a URL that cannot be read.
+    """
     if settings.url is not None:
-        return address_from_url(settings.url.get_secret_value())
-    return Address(
-        host=settings.host,
-        port=settings.port,
-        vhost=settings.vhost,
-        username=settings.username,
-        password=settings.password,
+        return addresses_from_url(settings.url.get_secret_value())
+    places = [urlsplit(f"//{host}") for host in settings.hosts]
+    hosts = [(place.hostname or "", place.port or settings.port) for place in places]
+    return tuple(
+        Address(host=host, port=port, vhost=settings.vhost, username=settings.username, password=settings.password)
+        for host, port in hosts or [(settings.host, settings.port)]
     )
+
+
+def addresses_from_url(url: str) -> tuple[Address, ...]:
+    """The address of each host in *url*."""
+    try:
+        urls = url_of_each_host(url)
+    except ValueError:
+        urls = [url]
+    return tuple(address_from_url(one) for one in urls)
 
 
 def address_from_url(url: str) -> Address:

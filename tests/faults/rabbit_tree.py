@@ -11,14 +11,15 @@ QUEUE = "chicory.queue.default"
 class RabbitTree(Tree):
     """One daemon in a virtual host of *node*, or in that of the tree *beside*; results are kept nowhere."""
 
-    def __init__(self, node, *, beside=None, **settings):
+    def __init__(self, node, *, beside=None, queue_type="classic", url=None, **settings):
+        self.queue_type = queue_type
         self.node, self.vhost = node, beside.vhost if beside else node.vhost()
         self._hosts = beside._hosts if beside else []
         self._hosts.append(self)
-        super().__init__(node.url(self.vhost), beside=beside, **settings)
+        super().__init__(url(self.vhost) if url else node.url(self.vhost), beside=beside, **settings)
 
     def client_config(self):
-        rabbitmq = RabbitMQBrokerConfig(url=self.url, publish_timeout=20.0)
+        rabbitmq = RabbitMQBrokerConfig(url=self.url, queue_type=self.queue_type, publish_timeout=20.0)
         return ChicoryConfig(
             broker=BrokerConfig(type=BrokerType.RABBITMQ, rabbitmq=rabbitmq),
             backend=BackendConfig(type=BackendType.NONE),
@@ -29,7 +30,8 @@ class RabbitTree(Tree):
         # What is Redis' own stands in a table that nobody reads.
         text = self.config.read_text().replace('type = "redis"', 'type = "rabbitmq"')
         text = text.replace(f'url = "{self.url}"\n', "")
-        self.config.write_text(f'{text}[broker.rabbitmq]\nurl = "{self.url}"\nheartbeat = 5.0\n')
+        table = f'[broker.rabbitmq]\nurl = "{self.url}"\nqueue_type = "{self.queue_type}"\nheartbeat = 5.0\n'
+        self.config.write_text(f"{text}{table}")
 
     async def ready(self):
         workers = self.settings("supervisor", "workers")
@@ -55,7 +57,10 @@ class RabbitTree(Tree):
         name = f'rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{QUEUE}">>)'
         return int(
             self.node.evaluate(
-                f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), [{{_, N}}] = rabbit_amqqueue:info(Q, [messages]), N."
+                f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), case amqqueue:get_pid(Q) of {{M, _}} ->"
+                # Of a quorum queue any member may be asked, and what other nodes know of it by themselves is old.
+                " {ok, {_, N}, _} = ra:leader_query({M, node()}, fun rabbit_fifo:query_messages_total/1), N;"
+                " _ -> [{_, N}] = rabbit_amqqueue:info(Q, [messages]), N end."
             )
         )
 

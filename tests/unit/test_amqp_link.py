@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pamqp import body, commands, frame, header
 
 from chicory.brokers.rabbitmq.intake import Tags
+from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerUnavailable, ConfigError, PayloadError
-from chicory.links.amqp_address import address_from_url
+from chicory.links.amqp_address import address_from_url, addresses_of
 from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import (
     HEARTBEAT,
@@ -251,6 +252,16 @@ def test_no_vhost_is_the_one_that_is_always_there(url):
 @given(st.text(min_size=1, max_size=20).filter(str.isprintable))
 def test_any_password_may_be_quoted(password):
     assert address_from_url(f"amqp://u:{quote(password, safe='')}@h").password.get_secret_value() == password
+
+
+def test_a_cluster_has_several_hosts_in_their_order():
+    by_url = addresses_of(RabbitMQBrokerConfig(url="amqps://ann:secret@one:1,two,[::1]:3/vhost"))
+    by_name = addresses_of(RabbitMQBrokerConfig(hosts=["one:1", "two", "[::1]:3"], port=5671, vhost="vhost"))
+
+    assert [(one.host, one.port) for one in by_url] == [("one", 1), ("two", 5671), ("::1", 3)]
+    assert [(one.host, one.port) for one in by_name] == [(one.host, one.port) for one in by_url]
+    assert {(one.vhost, one.username) for one in by_url} == {("vhost", "ann")}
+    assert addresses_of(RabbitMQBrokerConfig(host="one")) == addresses_of(RabbitMQBrokerConfig(hosts=["one"]))
 
 
 def test_tls_asks_for_a_certificate_unless_told_otherwise():

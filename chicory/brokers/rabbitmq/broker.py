@@ -17,14 +17,23 @@ from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.register import Register
+from chicory.brokers.rabbitmq.route import Route
 from chicory.brokers.rabbitmq.timetable import RabbitMQTimetable
 from chicory.brokers.rabbitmq.topology import LEVELS, SCHEDULES, Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
-from chicory.errors import BrokerError, ConfigError, PayloadError, PublishUnknown, QueueFull, UsageError
+from chicory.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConfigError,
+    PayloadError,
+    PublishUnknown,
+    QueueFull,
+    UsageError,
+)
 from chicory.links import amqp_methods
-from chicory.links.amqp_address import Address, address_of
+from chicory.links.amqp_address import addresses_of
 from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
 from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage
 from chicory.wire import check_queue
@@ -59,7 +68,8 @@ class RabbitMQBroker:
     def __init__(self, config: RabbitMQBrokerConfig, *, most: int | None = None) -> None:
         _refuse_contradictions(config)
         self.config = config
-        self.address: Address = address_of(config)
+        timeout, heartbeat = config.connect_timeout, config.heartbeat
+        self.route = Route(addresses_of(config), timeout=timeout, heartbeat=heartbeat)
         self._most = most
         self._books = Books()
         self._sender = Sender(config.max_priority, config.durable)
@@ -74,7 +84,7 @@ class RabbitMQBroker:
         self._letters_turn = trio.Lock()
 
     def __repr__(self) -> str:
-        return f"<RabbitMQBroker {self.address}>"
+        return f"<RabbitMQBroker {self.route}>"
 
     def join(self, backend: Backend) -> None:
         """See `Broker.join`.  The backend says where the results of what is published are to be sent."""
@@ -134,8 +144,13 @@ class RabbitMQBroker:
         if not bad:
             return
         if all(fates[index] is Fate.REJECTED for index in bad):
-            limit = self.config.queue_max_length
-            raise QueueFull(parcels[bad[0]].names.queue, limit or 0, published=bad[0])
+            limit, names = self.config.queue_max_length, parcels[bad[0]].names
+            if limit is None and self.config.queue_type == "quorum":
+                why = "most of its nodes may be down, or a policy limits its length"
+                error = BrokerUnavailable(f"{names.main}: RabbitMQ takes no message for it; {why}")
+                error.published = bad[0]
+                raise error
+            raise QueueFull(names.queue, limit or 0, published=bad[0])
         raise PublishUnknown([parcels[index].outgoing.id for index in bad], publisher.trouble, published=bad[0])
 
     def _parcel(self, message: TaskMessage, queue: str | None, delay: float | None) -> Parcel:
@@ -158,9 +173,9 @@ class RabbitMQBroker:
     def _current_publisher(self) -> Publisher:
         run = trio.lowlevel.current_trio_token()
         if self._publisher is None or self._run is not run:
-            self._publisher = Publisher(Line(self.address, self.config, "chicory publisher"), self.config)
-            self._desk = Line(self.address, self.config, "chicory desk")
-            self._register = Register(Line(self.address, self.config, "chicory schedules"), self.config, SCHEDULES)
+            self._publisher = Publisher(Line(self.route, self.config, "chicory publisher"), self.config)
+            self._desk = Line(self.route, self.config, "chicory desk")
+            self._register = Register(Line(self.route, self.config, "chicory schedules"), self.config, SCHEDULES)
             self._run = run
             self._letters_turn = trio.Lock()
             self._consumers.clear()
@@ -188,7 +203,7 @@ class RabbitMQBroker:
     async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[RabbitMQConsumer]:
         """See `Broker.consumer`."""
         consumer = RabbitMQConsumer(
-            Line(self.address, self.config, f"chicory {name}"),
+            Line(self.route, self.config, f"chicory {name}"),
             self._current_publisher(),
             [self._names_of(queue) for queue in queues],
             name=name,
@@ -343,9 +358,9 @@ class RabbitMQBroker:
     async def examine(self) -> list[Finding]:
         """See `Broker.examine`."""
         # A connection of its own, since a server that takes nothing holds up whoever publishes on it.
-        line = Line(self.address, self.config, "chicory doctor")
+        line = Line(self.route, self.config, "chicory doctor")
         try:
-            return diagnose(await ask(line, self.address, self.config.connect_timeout), self.config)
+            return diagnose(await ask(line, self.config.connect_timeout), self.config)
         finally:
             line.close()
 

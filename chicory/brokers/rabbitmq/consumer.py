@@ -27,6 +27,7 @@ from chicory.brokers.rabbitmq.renewal import Renewal
 from chicory.brokers.rabbitmq.returns import Returns
 from chicory.brokers.rabbitmq.settling import copy, refusal, reply, road
 from chicory.brokers.rabbitmq.topology import Names
+from chicory.brokers.rabbitmq.versions import limits_channels
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, LeaseLost
@@ -108,6 +109,9 @@ class RabbitMQConsumer:
             await self._line.ensure(names)
         channel = self._channel = await self._line.channel()
         self._acks = Acks(channel)
+        # Over all queues of the channel, which quorum queues and newer servers cannot do: there it is for each.
+        permitted = self._config.queue_type == "classic" and limits_channels((await self._line.open()).product)
+        self._shared = len(self._queues) > 1 and permitted
         channel.delivered, channel.cancelled, channel.ended = self._deliver, self._bereave, self._lose
         await self.sync()
         trio.lowlevel.spawn_system_task(self._look_after, name="chicory rabbitmq consumer")
@@ -132,9 +136,7 @@ class RabbitMQConsumer:
 
     async def sync(self) -> None:
         """Return when RabbitMQ has seen what was sent to it, and what it had delivered by then has come."""
-        # Over all queues of the channel, which quorum queues cannot do: there it is for each.
-        shared = len(self._queues) > 1 and self._config.queue_type == "classic"
-        await self._channel.call(amqp_methods.limit(self._limit, shared=shared), timeout=self._timeout)
+        await self._channel.call(amqp_methods.limit(self._limit, shared=self._shared), timeout=self._timeout)
 
     def _lose(self, error: BrokerError) -> None:
         self._lost = error

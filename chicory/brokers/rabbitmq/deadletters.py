@@ -147,7 +147,7 @@ class DeadLetters:
         while True:
             channel = await self._line.channel()
             try:
-                lock = amqp_methods.queue(self._names.lock, durable=False, exclusive=True)
+                lock = amqp_methods.queue(self._names.lock, {"x-queue-type": "classic"}, durable=False, exclusive=True)
                 await channel.call(lock, timeout=self._publisher.timeout)
             except ChannelError as error:
                 if error.code != RESOURCE_LOCKED:

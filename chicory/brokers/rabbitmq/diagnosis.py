@@ -9,7 +9,6 @@ from chicory.brokers.rabbitmq.line import Line
 from chicory.config import RabbitMQBrokerConfig
 from chicory.ids import new_id
 from chicory.links import amqp_methods
-from chicory.links.amqp_address import Address
 from chicory.links.amqp_frames import Outgoing
 from chicory.types import Finding, Gravity
 
@@ -33,7 +32,7 @@ class Symptoms:
     exposed: bool = False
 
 
-async def ask(line: Line, address: Address, timeout: float) -> Symptoms:
+async def ask(line: Line, timeout: float) -> Symptoms:
     """The symptoms of the server at the end of *line*."""
     connection = await line.open()
     channel = await line.channel()
@@ -42,6 +41,7 @@ async def ask(line: Line, address: Address, timeout: float) -> Symptoms:
     batch = channel.publish([Outgoing("", _NOBODY, new_id(), b"", persistent=False)])
     with trio.move_on_after(_PATIENCE):
         await batch.done.wait()
+    address = connection.address
     local = address.host in ("localhost", "127.0.0.1", "::1")
     return Symptoms(product=connection.product, blocked=connection.blocked, exposed=not local and address.tls is None)
 

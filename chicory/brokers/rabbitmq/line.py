@@ -2,12 +2,12 @@
 
 import trio
 
-from chicory.brokers.rabbitmq.topology import Binding, Declaration, Exchange, Names, Queue
+from chicory.brokers.rabbitmq.route import Route
+from chicory.brokers.rabbitmq.topology import LEVELS, Binding, Declaration, Exchange, Names, Queue
+from chicory.brokers.rabbitmq.versions import declares_durable
 from chicory.config import RabbitMQBrokerConfig
-from chicory.errors import BrokerBlocked, BrokerRefused
+from chicory.errors import BrokerBlocked, BrokerRefused, BrokerUnavailable
 from chicory.links import amqp_methods
-from chicory.links.amqp import connect
-from chicory.links.amqp_address import Address
 from chicory.links.amqp_methods import Request
 from chicory.links.amqp_port import NOT_FOUND, PRECONDITION_FAILED, Channel, ChannelError, Connection
 
@@ -18,9 +18,9 @@ _MARK_MS = 7 * 86400 * 1000
 class Line:
     """A connection to RabbitMQ under *name*.  Everything it does waits at most `connect_timeout`."""
 
-    def __init__(self, address: Address, config: RabbitMQBrokerConfig, name: str) -> None:
+    def __init__(self, route: Route, config: RabbitMQBrokerConfig, name: str) -> None:
         self.connection: Connection | None = None
-        self._address = address
+        self._route = route
         self._config = config
         self._name = name
         self._timeout = config.connect_timeout
@@ -35,9 +35,7 @@ class Line:
                 if self.connection is None or self.connection.closed:
                     self.connection = None
                     self._declared.clear()
-                    self.connection = await connect(
-                        self._address, timeout=self._timeout, heartbeat=self._config.heartbeat, name=self._name
-                    )
+                    self.connection = await self._route.connect(self._name)
         return self.connection
 
     async def channel(self) -> Channel:
@@ -83,30 +81,27 @@ class Line:
             known = self._declared.get(names.queue, _NOTHING)
             if known >= level:
                 return
-            declarations = [*(names.basics() if known == _NOTHING else ()), *names.levels(level)]
+            # All of them at once where there may be several nodes: levels on two would not be down together, and what
+            # one passed on to another that is down would be lost.
+            top = LEVELS - 1 if level >= 0 and self._config.queue_type == "quorum" else level
+            declarations = [*(names.basics() if known == _NOTHING else ()), *names.levels(top)]
+            durable = declares_durable(connection.product, self._config.durable)
             channel = await connection.channel(timeout=self._timeout)
             try:
-                await channel.answers([channel.ask(self._method(one)) for one in declarations], timeout=self._timeout)
+                await channel.answers(
+                    [channel.ask(_method(one, durable)) for one in declarations], timeout=self._timeout
+                )
             except ChannelError as error:
+                if error.code == NOT_FOUND:
+                    # Its node is down, or else it would just have been declared.
+                    raise BrokerUnavailable(str(error)) from error
                 if error.code != PRECONDITION_FAILED:
                     raise
                 raise other_settings(names.main, error) from error
             finally:
                 channel.close()
             if connection is self.connection:
-                self._declared[names.queue] = level
-
-    def _method(self, declaration: Declaration) -> Request:
-        durable = self._config.durable
-        match declaration:
-            case Queue(name, arguments):
-                return amqp_methods.queue(name, arguments, durable=durable)
-            case Exchange(name):
-                return amqp_methods.topic_exchange(name, durable=durable)
-            case Binding(source, target, pattern, to_exchange=True):
-                return amqp_methods.bind_exchange(target, source, pattern)
-            case Binding(source, target, pattern):
-                return amqp_methods.bind_queue(target, source, pattern)
+                self._declared[names.queue] = top
 
     # -- marks
 
@@ -133,6 +128,18 @@ class Line:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+
+
+def _method(declaration: Declaration, durable: bool) -> Request:
+    match declaration:
+        case Queue(name, arguments):
+            return amqp_methods.queue(name, arguments, durable=durable)
+        case Exchange(name):
+            return amqp_methods.topic_exchange(name, durable=durable)
+        case Binding(source, target, pattern, to_exchange=True):
+            return amqp_methods.bind_exchange(target, source, pattern)
+        case Binding(source, target, pattern):
+            return amqp_methods.bind_queue(target, source, pattern)
 
 
 async def taking(connection: Connection, deadline: float) -> None:

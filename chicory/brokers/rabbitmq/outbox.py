@@ -43,6 +43,8 @@ class Outbox:
             for key in missing:
                 del self._flights[key]
             unknown = sum(fates[key] is not Fate.RETURNED for key in missing)
+            if Fate.REJECTED in fates.values():
+                self._publisher.change_channel()
             if unknown:
                 raise BrokerUnavailable(f"{unknown} outcomes were not confirmed: {self._publisher.trouble}")
             self._publisher.missing([parcel.names for parcel in missing.values()])

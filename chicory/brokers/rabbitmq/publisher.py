@@ -87,7 +87,45 @@ class Publisher:
             again = await self.land(await self.launch([parcels[index] for index in lost]))
             for index, fate in zip(lost, again, strict=True):
                 fates[index] = fate
+        if Fate.REJECTED in fates and self._config.queue_type == "quorum":
+            await self._insist(parcels, fates)
         return fates
+
+    async def _insist(self, parcels: Sequence[Parcel], fates: list[Fate]) -> None:
+        """Send again what a quorum queue rejected although it is not full, until it has a leader: it did not get that.
+
+        A server may go on rejecting on the channel on which it rejected once, so each attempt has a new one.
+        """
+        deadline, failures = trio.current_time() + self.timeout, 0
+        while True:
+            rejected = [index for index, fate in enumerate(fates) if fate is Fate.REJECTED]
+            failures += 1
+            pause = self._pace.wait(failures, random.random())
+            if not rejected or trio.current_time() + pause >= deadline or await self._full(parcels[rejected[0]].names):
+                return
+            if failures == 1:
+                log.warning("%s has no leader (trying on for %g s)", parcels[rejected[0]].names.main, self.timeout)
+            self.change_channel()
+            await trio.sleep(pause)
+            again = await self.land(await self.launch([parcels[index] for index in rejected]))
+            for index, fate in zip(rejected, again, strict=True):
+                fates[index] = fate
+
+    async def _full(self, names: Names) -> bool:
+        """Whether so many messages wait in a queue as may."""
+        limit = self._config.queue_max_length
+        if limit is None:
+            return False
+        channel = await self._line.channel()
+        try:
+            return await self._line.length(channel, names.main) >= limit
+        finally:
+            channel.close()
+
+    def change_channel(self) -> None:
+        """Publish on another channel from now on; what is not confirmed on the present one stays unknown."""
+        if self._plain is not None:
+            self._plain.close()
 
     async def move(self, parcels: Sequence[Parcel]) -> None:
         """Send *parcels*, which were with the server before; BrokerUnavailable when one of them has not arrived."""

@@ -15,6 +15,7 @@ import trio
 from chicory.brokers.rabbitmq.line import Line, other_settings, taking
 from chicory.brokers.rabbitmq.publisher import Flight
 from chicory.brokers.rabbitmq.topology import Queue
+from chicory.brokers.rabbitmq.versions import declares_durable
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerUnavailable
@@ -77,9 +78,10 @@ class Page:
     async def wait(self, deadline: float) -> None:
         """Wait until it is our turn: until something is delivered."""
         name = self._queue.name
+        durable = declares_durable(self._connection.product, self._config.durable)
         methods = (
             amqp_methods.confirm(),
-            amqp_methods.queue(name, self._queue.arguments, durable=self._config.durable),
+            amqp_methods.queue(name, self._queue.arguments, durable=durable),
             amqp_methods.consume(name, name),
         )
         asked = [self._channel.ask(method) for method in methods]
