@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         TaskState,
         ValidationMode,
     )
+    from chicory.unique import Unique
     from chicory.worker.worker import Worker
 
 __version__ = "0.1.0"
@@ -77,6 +78,7 @@ __all__ = [
     "TaskInfo",
     "TaskMessage",
     "TaskState",
+    "Unique",
     "ValidationError",
     "ValidationMode",
     "Worker",
@@ -115,6 +117,7 @@ _HOMES = {
     "TaskInfo": "chicory.types",
     "TaskMessage": "chicory.types",
     "TaskState": "chicory.types",
+    "Unique": "chicory.unique",
     "ValidationError": "chicory.errors",
     "ValidationMode": "chicory.types",
     "Worker": "chicory.worker.worker",

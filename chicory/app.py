@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
 
+from msgspec.structs import replace
+
 from chicory.backends.base import StoredRecord
 from chicory.batches import batches, note_published
 from chicory.brokers.base import CancellingBroker
@@ -36,6 +38,7 @@ from chicory.types import (
     TaskState,
     ValidationMode,
 )
+from chicory.unique import Unique
 from chicory.wire import pack_record
 
 if TYPE_CHECKING:
@@ -197,19 +200,32 @@ class Chicory:
         return AsyncResult(message.id, self.backend, read=read, cancel=self.cancel)
 
     async def publish(self, message: TaskMessage, *, delay: float | None = None) -> TaskMessage:
-        """Publish *message* and note that its result is awaited; returns it as middleware made it."""
+        """Publish *message* and note that its result is awaited; returns it as middleware made it.
+
+        Where another with the same unique key is there, nothing is sent; what is returned has the id of that one.
+        """
         if not self._on_send:
-            await self._publish(message, delay)
-            return message
-        (sent,) = await send_through(self._on_send, [message], lambda made: self._publish(made[0], delay))
+            return await self._publish(message, delay)
+        (sent,) = await send_through(self._on_send, [message], lambda made: self._publish_one(made, delay))
         return sent
 
-    async def _publish(self, message: TaskMessage, delay: float | None) -> None:
+    async def _publish_one(self, made: Sequence[TaskMessage], delay: float | None) -> list[TaskMessage]:
+        return [await self._publish(made[0], delay)]
+
+    async def _publish(self, message: TaskMessage, delay: float | None) -> TaskMessage:
         broker, backend, joined = self._reachable()
         # A joined broker notes it itself.  Noted first: a task may be finished before publish() returns.
-        if backend is not None and not joined and not message.ignore_result:
-            await backend.expect([message.id])
-        await broker.publish(message, delay=delay)
+        noting = backend is not None and not joined and not message.ignore_result
+        if message.unique is None:
+            if backend is not None and noting:
+                await backend.expect([message.id])
+            await broker.publish(message, delay=delay)
+            return message
+        there = replace(message, id=await broker.publish(message, delay=delay))
+        # Which one is there only the broker knew; what is known of its result already stays as it is.
+        if backend is not None and noting:
+            await backend.expect([there.id])
+        return there
 
     async def publish_many(self, messages: Iterable[TaskMessage]) -> list[AsyncResult[Any]]:
         """Publish all, in order and in few round trips: `await app.publish_many(task.message(n) for n in ...)`.
@@ -232,15 +248,20 @@ class Chicory:
     async def _send_batch(self, messages: Sequence[TaskMessage]) -> Sequence[TaskMessage]:
         if self._on_send:
             return await send_through(self._on_send, messages, self._publish_batch)
-        await self._publish_batch(messages)
-        return messages
+        return await self._publish_batch(messages)
 
-    async def _publish_batch(self, messages: Sequence[TaskMessage]) -> None:
+    async def _publish_batch(self, messages: Sequence[TaskMessage]) -> Sequence[TaskMessage]:
         broker, backend, joined = self._reachable()
-        awaited = [message.id for message in messages if not message.ignore_result]
-        if backend is not None and not joined and awaited:
-            await backend.expect(awaited)
-        await broker.publish_many(messages)
+        noting = None if joined else backend
+        if noting is not None and (first := [one.id for one in messages if not one.ignore_result and not one.unique]):
+            await noting.expect(first)
+        ids = await broker.publish_many(messages)
+        if not any(one.unique for one in messages):
+            return messages
+        there = [replace(one, id=task_id) if one.unique else one for one, task_id in zip(messages, ids, strict=True)]
+        if noting is not None and (later := [one.id for one in there if one.unique and not one.ignore_result]):
+            await noting.expect(later)
+        return there
 
     def publish_sync(self, message: TaskMessage, *, delay: float | None = None) -> TaskMessage:
         """`publish` for sync code: blocks this thread until the broker has *message*."""
@@ -347,6 +368,7 @@ class Chicory:
         expires: float | timedelta | None = None,
         priority: int | None = None,
         ignore_result: bool = False,
+        unique: Unique | str | Callable[..., str] | bool | None = None,
     ) -> TaskDecorator: ...
 
     def task(
@@ -363,6 +385,7 @@ class Chicory:
         expires: float | timedelta | None = None,
         priority: int | None = None,
         ignore_result: bool = False,
+        unique: Unique | str | Callable[..., str] | bool | None = None,
     ) -> Any:
         """Register a function as a task: `@app.task`, `@app.task()` or `@app.task(timeout=30, ...)`.
 
@@ -380,6 +403,7 @@ class Chicory:
             expires=expires.total_seconds() if isinstance(expires, timedelta) else expires,
             priority=priority,
             ignore_result=ignore_result,
+            unique=unique,
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:

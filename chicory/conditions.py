@@ -1,9 +1,9 @@
 """On which conditions messages are sent: what a task says of all of its own, and what `options()` says of some."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard, cast, get_args
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 import attrs
 
@@ -11,6 +11,7 @@ from chicory.delay import check_delay
 from chicory.errors import DelayError, UsageError
 from chicory.retry import RetryPolicy
 from chicory.types import DeliveryMode, Flavor, ValidationMode
+from chicory.unique import Unique
 from chicory.wire import check_headers, check_id, check_queue
 
 
@@ -85,6 +86,22 @@ def _checked_delay(value: object) -> float:
     return check_delay(seconds)
 
 
+def _unique(value: object) -> Unique | None:
+    if value is None or value is False:
+        return None
+    if isinstance(value, Unique):
+        return value
+    if value is True:
+        return Unique()
+    if isinstance(value, str) or callable(value):
+        return Unique(cast("str | Callable[..., str]", value))
+    raise UsageError(f"unique must be True, a key, or Unique(key=..., window=...), not {value!r}")
+
+
+def _unique_or_not(value: object) -> Unique | Literal[False] | None:
+    return False if value is False else _unique(value)
+
+
 _optional = attrs.validators.optional
 
 
@@ -109,11 +126,15 @@ class TaskSettings:
     expires: float | None = attrs.field(default=None, validator=_limit)
     priority: int | None = attrs.field(default=None, validator=_priority)
     ignore_result: bool = False
+    unique: Unique | None = attrs.field(default=None, converter=_unique)
 
 
 @attrs.frozen(kw_only=True)
 class SendOptions:
-    """What `options()` says about the messages of one bound task; None leaves it to the task."""
+    """What `options()` says about the messages of one bound task; None leaves it to the task.
+
+    unique: False takes back what the task says.
+    """
 
     queue: str | None = attrs.field(default=None, validator=_optional(_queue))
     delay: float | None = attrs.field(default=None, converter=attrs.converters.optional(_checked_delay))
@@ -127,3 +148,4 @@ class SendOptions:
     ignore_result: bool | None = None
     delivery_mode: DeliveryMode | None = attrs.field(default=None, converter=attrs.converters.optional(_mode))
     retry_policy: RetryPolicy | None = attrs.field(default=None, validator=_policy)
+    unique: Unique | Literal[False] | None = attrs.field(default=None, converter=_unique_or_not)

@@ -50,21 +50,22 @@ def _around(one: Middleware, following: CallNext) -> CallNext:
 async def send_through(
     middleware: Sequence[Middleware],
     messages: Sequence[TaskMessage],
-    send: Callable[[Sequence[TaskMessage]], Coroutine[Any, Any, object]],
-) -> list[TaskMessage]:
-    """Send *messages* in one go, each with *middleware* around that; returns them as they were sent.
+    send: Callable[[Sequence[TaskMessage]], Coroutine[Any, Any, Sequence[TaskMessage]]],
+) -> Sequence[TaskMessage]:
+    """Send *messages* in one go, each with *middleware* around that; returns them as *send* does.
 
     What one of them is refused with, nobody is sent for, and the others see it, too.
     """
     passages: list[_Passage] = []
-    sent: list[TaskMessage] = []
+    made: list[TaskMessage] = []
+    sent: Sequence[TaskMessage] = made
     error: BaseException | None = None
     try:
         for message in messages:
             passage = _Passage(middleware, message)
-            sent.append(await passage.enter())
+            made.append(await passage.enter())
             passages.append(passage)
-        await send(sent)
+        sent = await send(made)
     except BaseException as raised:
         error = raised
     # As if each were inside the one before it: what they have open, such as a timeout, is closed in order.

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, TypeVarTuple, cast
@@ -18,6 +18,7 @@ from chicory.links.sync_executor import finish
 from chicory.result import AsyncResult
 from chicory.retry import RetryPolicy
 from chicory.types import DeliveryMode, TaskMessage
+from chicory.unique import Unique
 from chicory.validation.contract import Arguments
 from chicory.wire import check_name
 
@@ -65,6 +66,7 @@ class RemoteTask(Generic[P, R]):
         self.name = check_name(name)
         self.settings = settings
         self._options = _NO_OPTIONS
+        self._plain = settings.expires is None and settings.unique is None
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Publish a call with these arguments, on trio or asyncio; the result object waits for its end.
@@ -132,12 +134,15 @@ class RemoteTask(Generic[P, R]):
         ignore_result: bool | None = None,
         delivery_mode: DeliveryMode | None = None,
         retry_policy: RetryPolicy | None = None,
+        unique: Unique | str | Callable[..., str] | bool | None = None,
     ) -> Self:
         """This task with other conditions for what it sends; what is left out stays as it was.
 
         delay: seconds from now by the broker's clock.  eta: an instant; give one of the two.
         expires: an instant, or seconds after sending, after which it is no longer worth running.
         task_id: of your own making; sending the same id again while it is unfinished changes nothing.
+        unique: a key, or a Unique with its window: see there.  While a call with the same key is under way no other is
+            sent, and who would have sent one is given the id, or the result, of the one that is.
         retry_policy: travels with the message; its exceptions as names.
         """
         if delay is not None and eta is not None:
@@ -155,6 +160,7 @@ class RemoteTask(Generic[P, R]):
             "ignore_result": ignore_result,
             "delivery_mode": delivery_mode,
             "retry_policy": retry_policy,
+            "unique": unique,
         }
         # A delay takes the place of an earlier eta, and the other way round.
         base = self._options
@@ -185,9 +191,10 @@ class RemoteTask(Generic[P, R]):
         return args, kwargs
 
     def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> TaskMessage:
+        given = args, kwargs
         args, kwargs = self._outgoing(args, kwargs)
         settings = self.settings
-        if self._options is _NO_OPTIONS and settings.expires is None:
+        if self._options is _NO_OPTIONS and self._plain:
             return TaskMessage(
                 new_id(),
                 name=self.name,
@@ -200,6 +207,7 @@ class RemoteTask(Generic[P, R]):
                 ignore_result=settings.ignore_result,
             )
         said = self._options
+        unique = settings.unique if said.unique is None else said.unique
         return TaskMessage(
             said.task_id or new_id(),
             name=self.name,
@@ -216,6 +224,8 @@ class RemoteTask(Generic[P, R]):
             ignore_result=settings.ignore_result if said.ignore_result is None else said.ignore_result,
             # The task's own policy is the worker's business: a later version of the code may have a better one.
             retry_policy=said.retry_policy,
+            unique=unique.key_of(self.name, given, (args, kwargs)) if unique else None,
+            unique_window=unique.window if unique and unique.window else None,
         )
 
     def __repr__(self) -> str:

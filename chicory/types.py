@@ -142,6 +142,8 @@ class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=Tru
     timeout: seconds one run may take.
     delivery_mode, retry_policy: None leaves it to the task.
     first_try: when it was first run, in unix seconds by the broker's clock; kept where a policy has a time budget.
+    unique: while a message with this key is unfinished in the queue, no other is published there; up to 512 characters.
+    unique_window: seconds from publishing in which none is either, even when that one has succeeded; None is 0.
     """
 
     name: str
@@ -159,6 +161,8 @@ class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=Tru
     ignore_result: bool = False
     retry_policy: RetryPolicy | None = None
     first_try: float | None = None
+    unique: str | None = None
+    unique_window: float | None = None
 
     @property
     def due(self) -> float | None:

@@ -8,10 +8,11 @@ Nothing on the wire names code other than a registered task.
 
 import base64
 import binascii
+import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -22,6 +23,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from chicory.delay import MAX_DELAY
 from chicory.errors import PayloadError, UsageError
 from chicory.types import ResultRecord, TaskMessage, Undecodable
 
@@ -30,6 +32,7 @@ MAX_DEPTH = 32
 MAX_NODES = 10_000
 MAX_KEY = 256
 MAX_HEADERS = 8 * 1024
+MAX_UNIQUE = 512
 
 _MAX_INT = 2**63 - 1
 _MIN_INT = -(2**63)
@@ -42,6 +45,7 @@ _LONG_NUMBER = re.compile(rb"[,:\[]\s*-?\d{19}")
 _LONG_KEY = re.compile(rb'"[^"]{%d,}+":' % (MAX_KEY + 1))
 
 _encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_message = msgspec.json.Decoder(TaskMessage).decode
 _decode_record = msgspec.json.Decoder(ResultRecord).decode
 # Arguments that need not be counted.
@@ -60,6 +64,9 @@ def pack(message: TaskMessage) -> bytes:
     check_queue(message.queue)
     if message.headers:
         check_headers(message.headers)
+    if message.unique is not None:
+        check_unique(message.unique)
+        check_window(message.unique_window)
     args, kwargs = message.args, message.kwargs
     if kwargs or len(args) > _FEW or not all(map(_is_leaf, args)):
         budget = _Budget()
@@ -102,6 +109,8 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             return Undecodable(raw, "the queue name has forbidden characters")
         if message.retries < 0:
             return Undecodable(raw, "retries is negative")
+        if message.unique is not None and not 0 < len(message.unique) <= MAX_UNIQUE:
+            return Undecodable(raw, f"the unique key has not 1 to {MAX_UNIQUE} characters")
         if message.headers and _size(message.headers) > MAX_HEADERS:
             return Undecodable(raw, f"the headers exceed {MAX_HEADERS} characters")
         if b'"$' in raw:
@@ -167,6 +176,31 @@ def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
+def check_unique(key: str) -> str:
+    """*key*, when it is fit to be a unique one; else PayloadError."""
+    if not 0 < len(key) <= MAX_UNIQUE:
+        raise PayloadError(f"a unique key has 1 to {MAX_UNIQUE} characters, not {len(key)}; a digest is shorter")
+    return key
+
+
+def check_window(window: float | None) -> float | None:
+    """*window*, when a unique key can be held for so many seconds; else PayloadError."""
+    if window is not None and not 0 <= window <= MAX_DELAY:
+        raise PayloadError(f"the window of a unique key is 0 to {MAX_DELAY:.0f} seconds, not {window}")
+    return window
+
+
+def fingerprint(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The same for the same arguments and for no others, in whatever order they are named.  Raises PayloadError."""
+    budget = _Budget()
+    tagged = [tag(value, f"args[{index}]", budget) for index, value in enumerate(args)]
+    try:
+        body = _encode_sorted([tagged, tag(dict(kwargs), "kwargs", budget)])
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise PayloadError(f"the message cannot be encoded: {error}") from error
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
 def check_queue(queue: str) -> str:
     """*queue*, when it is fit to be part of a key; else PayloadError."""
     if not _fits(_QUEUE, queue):
@@ -214,6 +248,10 @@ def _canonical(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) ->
         fields["delivery_mode"] = message.delivery_mode
     if message.ignore_result:
         fields["ignore_result"] = True
+    if message.unique is not None:
+        fields["unique"] = message.unique
+    if message.unique_window is not None:
+        fields["unique_window"] = message.unique_window
     if message.retry_policy is not None:
         fields["retry_policy"] = message.retry_policy
     if message.first_try is not None:

@@ -193,7 +193,8 @@ class Timetable(Protocol):
 
         Both or neither; or in an order in which a crash, or an error that is raised, can only repeat it.
         False, and nothing is done, when the slot is over or has not come yet, when the schedule is paused, and when a
-        joined backend knows the message's id.  Asked again after a lost answer it does nothing.  Raises as `publish`.
+        joined backend knows the message's id; also when another message has its unique key, and then the slot is over.
+        Asked again after a lost answer it does nothing.  Raises as `publish`.
         """
         ...
 
@@ -220,8 +221,10 @@ class Broker(Protocol):
         """
         ...
 
-    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """Return once the broker has *message*, ready or delayed.
+
+        Returns its id, or, where the queue has one with the same unique key, the id of that one; then nothing is done.
 
         queue: instead of message.queue.  delay: seconds from now by the broker's clock, instead of message.eta.
         Raises PayloadError, DelayError, QueueFull, BrokerFull, BrokerUnavailable (surely not there) or
@@ -229,11 +232,11 @@ class Broker(Protocol):
         """
         ...
 
-    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> Sequence[str]:
         """Publish all, in order within a queue and a priority, and in as few round trips as will do.
 
-        All are checked before the first is sent.  An error says in `published` how many surely are there: the first
-        ones, where all have one queue and one priority.
+        Returns for each what `publish` would.  All are checked before the first is sent.  An error says in `published`
+        how many surely are there: the first ones, where all have one queue and one priority.
         """
         ...
 

@@ -115,6 +115,38 @@ async def test_who_ends_in_the_middle_is_told_what_is_in_and_what_is_unknown(mak
     await caller.close(app)
 
 
+async def test_of_many_callers_at_once_one_call_is_sent(app, caller, broker):
+    task = app.tasks["add"].options(unique=True)
+    found = set()
+
+    async def call():
+        found.add((await caller.delay(task, 2, 40)).id)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(call)
+
+    assert {one.message.id for one in await finish_all(broker, expected=1)} == found
+
+
+async def test_a_lost_answer_still_says_which_call_is_there(make, proxy, caller, broker):
+    app = make(proxy.url)
+    task = app.tasks["add"].options(unique="one")
+    first = await caller.send(task, 2, 40)
+
+    for _ in range(2):
+        lost = proxy.swallow("EVALSHA")
+        assert await caller.send(task, 1, 1) == first
+        assert lost.is_set()
+
+    assert [one.message.id for one in await finish_all(broker, expected=1)] == [first]
+    lost = proxy.swallow("EVALSHA")
+    second = await caller.send(task, 1, 1)
+    assert lost.is_set()
+    assert [one.message.id for one in await finish_all(broker, expected=1)] == [second]
+    await caller.close(app)
+
+
 async def test_a_delay_is_kept_by_the_broker(app, caller, broker):
     await caller.send(app.tasks["add"].options(delay=60), 1, 2)
 

@@ -87,6 +87,7 @@ class RabbitHarness:
     cannot: ClassVar[dict[str, str]] = {
         "keeper": "RabbitMQ itself makes due messages ready, and gives back what a closed connection held",
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
+        "uniqueness": "RabbitMQ keeps no keys: it cannot tell whether a task with the same one is under way",
         "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
         "listing workers": "RabbitMQ knows how many consumers a queue has, and not who they are",
         "cancelling": "RabbitMQ keeps no list of cancelled tasks that workers could look into",
@@ -140,10 +141,10 @@ class Apart:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
 
-    async def publish(self, message: TaskMessage, *args: Any, **kwargs: Any) -> None:
+    async def publish(self, message: TaskMessage, *args: Any, **kwargs: Any) -> str:
         if not message.ignore_result:
             await self._backend.expect([message.id])
-        await self._broker.publish(message, *args, **kwargs)
+        return await self._broker.publish(message, *args, **kwargs)
 
     @asynccontextmanager
     async def consumer(self, *args: Any, **kwargs: Any):

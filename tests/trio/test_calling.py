@@ -5,14 +5,20 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
 
-from chicory import RemoteTaskError, RetryPolicy
+from chicory import RemoteTaskError, RetryPolicy, Unique
 from chicory.app import Chicory
 from chicory.backends.memory import MemoryBackend
 from chicory.batches import BATCH
 from chicory.brokers.memory import MemoryBroker
 from chicory.errors import ArgumentsError, PayloadError, QueueFull, UsageError
+from chicory.outcome import Dead, Done, RetryIn
 from chicory.testing import running_worker
+from tests.contract.harness import OOPS, message, receive, settle, worker
 
 
 async def ready(app, queue="default"):
@@ -176,6 +182,8 @@ def test_a_remote_task_says_all_that_a_task_says(app):
         ({"headers": {"a": 1}}, "headers must be a mapping of texts to texts, and 'a': 1 is not"),
         ({"headers": [1]}, "headers must be a mapping of texts to texts"),
         ({"headers": {"a": "b" * 9000}}, "the headers exceed 8192 characters"),
+        ({"unique": 5}, r"unique must be True, a key, or Unique\(key=..., window=...\), not 5"),
+        ({"unique": ""}, "key must be a text, or a function that makes one of a call's arguments, not ''"),
         ({"delivery_mode": "twice"}, "delivery_mode must be 'at_least_once' or 'at_most_once', not 'twice'"),
     ],
     ids=repr,
@@ -188,11 +196,85 @@ def test_an_option_that_is_wrong_is_refused_in_one_line(app, double, wrong, comp
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"priority": 256}, {"queue": 5}, {"expires": 0}, {"delivery_mode": "twice"}], ids=repr
+    "wrong", [{"priority": 256}, {"queue": 5}, {"expires": 0}, {"unique": 5}, {"delivery_mode": "twice"}], ids=repr
 )
 def test_so_is_one_of_the_task(app, wrong):
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be"):
         app.task(**wrong)
+
+
+@pytest.mark.parametrize("window", [-1, math.nan, math.inf, "1", True, timedelta(seconds=-1)], ids=repr)
+def test_a_window_that_is_none_is_refused(window):
+    with pytest.raises(UsageError, match=r"^window must be a number of seconds or a timedelta, and not .*$"):
+        Unique(window=window)
+
+
+async def test_a_unique_call_is_known_by_its_arguments_or_by_what_is_made_of_them(app, double):
+    def key(task, *args, **kwargs):
+        return task.message(*args, **kwargs).unique
+
+    @app.task(name="move", unique=Unique(window=timedelta(minutes=1)))
+    def move(x: object, to: str = "", **more: object) -> None: ...
+
+    assert double.message(1).unique is None
+    assert move.message(1).unique_window == 60
+    assert key(move, 1) == key(move, 1) != key(move, 2)
+    assert key(move, 1, a=1, b=[2]) == key(move, 1, b=[2], a=1)
+    assert len({key(move, x) for x in (1, "1", None, True, 1.5, (1,))}) == 6
+    assert key(move, 1).startswith("move:")
+    assert key(move.options(unique="here"), 1) == "move:here" == key(app.remote("move").options(unique="here"))
+    assert key(move.options(unique=lambda x, **_: f"x {x}"), 1, to="b") == "move:x 1"
+    assert key(move.options(unique=False), 1) is None
+    with pytest.raises(UsageError, match=r"^move: the key that unique= makes of a call must be a text, not 7$"):
+        key(move.options(unique=Unique(lambda x: x)), 7)
+    with pytest.raises(PayloadError, match=r"a unique key has 1 to 512 characters, not 605; a digest is shorter"):
+        key(move.options(unique="x" * 600), 1)
+    with pytest.raises(PayloadError, match=r"args\[0\]: a set is not JSON"):
+        key(move, set())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["call", "done", "fail", "retry"]), st.sampled_from("ab"))
+        | st.tuples(st.just("wait"), st.integers(1, 40)),
+        max_size=40,
+    ),
+    st.sampled_from([0, 30]),
+)
+def test_a_key_is_held_while_its_task_is_unfinished_or_its_window_open(steps, window):
+    async def play():
+        broker = MemoryBroker(lease=1e6)
+        # Of each key the id that holds it, the end of its window, and whether it is finished.
+        holds = {}
+        async with worker(broker) as consumer:
+            held = {}
+            for step, what in steps:
+                if step == "wait":
+                    await trio.sleep(what)
+                    continue
+                hold = holds.get(what)
+                if step == "call":
+                    one = message(unique=what, unique_window=window)
+                    there = await broker.publish(one)
+                    if hold and (not hold[2] or trio.current_time() < hold[1]):
+                        assert there == hold[0]
+                    else:
+                        assert there == one.id
+                        holds[what] = (one.id, trio.current_time() + window, False)
+                        (held[what],) = await receive(consumer, 1)
+                elif hold and not hold[2]:
+                    delivery = held[what]
+                    outcome = {"done": Done(1), "fail": Dead(OOPS), "retry": RetryIn(0.0, delivery.message, OOPS)}[step]
+                    assert await settle(consumer, [delivery], outcome) == [True]
+                    if step == "retry":
+                        (held[what],) = await receive(consumer, 1)
+                    elif step == "done":
+                        holds[what] = (*hold[:2], True)
+                    else:
+                        del holds[what]
+
+    trio.run(play, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("way", ["delay", "send", "map", "starmap"])

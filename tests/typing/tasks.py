@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any, assert_type
 
-from chicory import AsyncResult, CallNext, Chicory, Task, TaskContext, TaskMessage, ValidationMode
+from chicory import AsyncResult, CallNext, Chicory, Task, TaskContext, TaskMessage, Unique, ValidationMode
 
 app = Chicory()
 
@@ -90,6 +90,8 @@ async def right() -> None:
     assert_type(await app.publish_many(double.message(x) for x in range(3)), list[AsyncResult[Any]])
     assert_type(await app.remote("far").options(queue="slow").delay(1, to="x"), AsyncResult[Any])
     assert_type(await app.remote("far").map([1, "a"]), list[AsyncResult[Any]])
+    assert_type(await double.options(unique=lambda x: str(x)).delay(1), AsyncResult[int])
+    assert_type(await double.options(unique=Unique("a", window=timedelta(1))).send(1), str)
     task: Task[[int], int] = double
     await task.send(1)
 
@@ -124,6 +126,7 @@ async def wrong() -> None:
     await double("one")  # error: reportArgumentType, arg-type
     shout(1)  # error: reportArgumentType, arg-type
     await visit.delay(TaskContext.of_call("visit"), "https://example.com")  # error: reportCallIssue, arg-type
+    double.options(unique=5)  # error: reportArgumentType, arg-type
     await double.map(3)  # error: reportArgumentType, arg-type
     await double.map(["one"])  # error: reportArgumentType, list-item
     await move.map([1])  # error: reportAttributeAccessIssue, arg-type

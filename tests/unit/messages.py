@@ -74,6 +74,8 @@ def messages(draw):
         reply_to=draw(st.none() | texts),
         delivery_mode=draw(st.none() | st.sampled_from(DeliveryMode)),
         ignore_result=draw(st.booleans()),
+        unique=draw(st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)),
+        unique_window=draw(st.none() | st.floats(0, 1e9)),
         retry_policy=draw(st.none() | policies()),
         first_try=draw(st.none() | st.floats(0, 4e9)),
     )

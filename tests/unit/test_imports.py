@@ -24,6 +24,7 @@ LEVELS = [
         "clock",
         "config",
         "schedules",
+        "unique",
         "validation",
     },
     {"embedded", "exits", "lifeline", "outage", "server"},

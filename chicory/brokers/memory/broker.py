@@ -68,29 +68,30 @@ class MemoryBroker:
         """Store results in *backend*, which said that it joins, in one step with settling."""
         self._store.records = cast("Records", backend)
 
-    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """See Broker."""
         await checkpoint()
         due = message.due if delay is None else unix_now() + check_delay(delay)
         packed = _packed(message, queue)
         with self._store.lock:
-            self._store.publish(*packed, due)
+            there = self._store.publish(*packed, due)
             self._store.wake()
+        return there or message.id
 
-    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> Sequence[str]:
         """See Broker.  All are checked before the first is taken."""
         await checkpoint()
         packed = [_packed(message, queue) for message in messages]
-        taken = 0
+        there: list[str] = []
         with self._store.lock:
             try:
                 for message, raw in packed:
-                    self._store.publish(message, raw, message.due)
-                    taken += 1
+                    there.append(self._store.publish(message, raw, message.due) or message.id)
             except QueueFull as full:
-                raise QueueFull(full.queue, full.limit, taken) from None
+                raise QueueFull(full.queue, full.limit, len(there)) from None
             finally:
                 self._store.wake()
+        return there
 
     @asynccontextmanager
     async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[Consumer, None]:

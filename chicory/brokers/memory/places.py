@@ -15,6 +15,7 @@ class Entry:
     """A message as the queue sees it: bytes, and what decides its turn.
 
     task_id: "" when the bytes are no message.  turn: grows with each entry; the lower goes first among equals.
+    unique: its key among those of the queue, if any.
     """
 
     task_id: str
@@ -23,6 +24,7 @@ class Entry:
     priority: int = 0
     count: int = 1
     cause: str = ""
+    unique: str | None = None
 
 
 @attrs.frozen

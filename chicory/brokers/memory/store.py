@@ -14,6 +14,7 @@ import attrs
 
 from chicory.brokers.base import Delivery, Settlement, life
 from chicory.brokers.memory.places import Entry, Letter, Places
+from chicory.brokers.memory.uniques import Uniques
 from chicory.clock import unix_now
 from chicory.delay import bounded
 from chicory.errors import QueueFull
@@ -96,27 +97,38 @@ class Store:
         self.cancellation = Bell()
         self._queues: defaultdict[str, Places] = defaultdict(Places)
         self._unfinished: Counter[str] = Counter()
+        self._uniques = Uniques()
         self._numbers = counting(1)
 
     def places(self, queue: str) -> Places:
         """The queue of this name, made when it is first asked for."""
         return self._queues[check_queue(queue)]
 
-    def publish(self, message: TaskMessage, raw: bytes, due: float | None) -> bool:
-        """Take *message* in; False when it is here already.  Raises QueueFull."""
+    def publish(self, message: TaskMessage, raw: bytes, due: float | None) -> str | None:
+        """Take *message* in; the id of the one that is here already, by its own id or by its unique key.
+
+        Raises QueueFull.
+        """
+        now = unix_now()
+        if message.unique is not None:
+            holder = self._uniques.holder(message.queue, message.unique, now)
+            if holder is not None:
+                return holder
         results = None if message.ignore_result else self.records
         if message.id in self._unfinished or (results is not None and results.knows(message.id)):
-            return False
+            return message.id
         places = self._queues[message.queue]
         limit = self.limits.max_stream_length
-        delayed = due is not None and due > unix_now()
+        delayed = due is not None and due > now
         if limit is not None and not delayed and places.length >= limit:
             raise QueueFull(message.queue, limit)
         places.publish(self._entry(message, raw), due if delayed else None)
         self._unfinished[message.id] += 1
         if results is not None:
             results.begin(message.id)
-        return True
+        if message.unique is not None:
+            self._uniques.hold(message.queue, message.unique, message.id, now, message.unique_window or 0.0)
+        return None
 
     def deliver(self, lease: Lease, queues: Mapping[str, Places], limit: int) -> list[Delivery]:
         """At most *limit* deliveries into the hands of *lease*: highest priority first, then the oldest."""
@@ -137,6 +149,8 @@ class Store:
         entry = self._let_go(lease, delivery)
         if entry is not None:
             self._leave(entry.task_id)
+            # Should its worker die now, nobody would ever hear of it.
+            self._release(delivery.queue, entry)
         return entry is not None
 
     def settle(self, lease: Lease, settlement: Settlement) -> bool:
@@ -180,6 +194,7 @@ class Store:
         self._queues[settlement.delivery.queue].finish("failed")
         if entry is not None:
             self._leave(entry.task_id)
+            self._release(settlement.delivery.queue, entry, failed=True)
         return True
 
     def reclaim(
@@ -225,6 +240,8 @@ class Store:
             self._unfinished[message.id] += 1
             if self.records is not None and not message.ignore_result:
                 self.records.begin(message.id)
+            if message.unique is not None and self._uniques.holder(message.queue, message.unique, unix_now()) is None:
+                self._uniques.hold(message.queue, message.unique, message.id, unix_now())
         else:
             again = Entry(task_id="", raw=raw, turn=next(self._numbers))
         places.replay(letter_id, again)
@@ -233,8 +250,10 @@ class Store:
     def purge(self, places: Places, *, delayed: bool) -> int:
         """Forget what is ready, or *delayed* too, and that its results were ever expected."""
         gone = places.purge(delayed=delayed)
+        queue = next(name for name, found in self._queues.items() if found is places)
         for entry in gone:
             self._leave(entry.task_id)
+            self._release(queue, entry, failed=True)
             # One that was cancelled is finished, although its message waits.
             if self.records is not None and self.records.state(entry.task_id).awaited:
                 self.records.forget(entry.task_id)
@@ -252,6 +271,7 @@ class Store:
             raw=pack(message) if raw is None else raw,
             turn=next(self._numbers),
             priority=0 if highest is None else min(max(message.priority or 0, 0), highest),
+            unique=message.unique,
         )
 
     def _let_go(self, lease: Lease, delivery: Delivery) -> Entry | None:
@@ -289,6 +309,11 @@ class Store:
                 assert_never(settlement.outcome)
         if entry is not None:
             self._leave(entry.task_id)
+            self._release(delivery.queue, entry, failed=not isinstance(settlement.outcome, Done))
+
+    def _release(self, queue: str, entry: Entry, *, failed: bool = False) -> None:
+        if entry.unique is not None:
+            self._uniques.release(queue, entry.unique, entry.task_id, failed=failed)
 
     def _leave(self, task_id: str) -> None:
         """One message of this task is finished, dead or gone; a replay next to a repeat makes two."""

@@ -34,10 +34,10 @@ class MemoryTimetable:
             now = unix_now()
             if not self._table.ready(entry, slot, now):
                 return False
-            published = self._store.publish(message, pack(message), None)
+            there = self._store.publish(message, pack(message), None)
             self._table.fire(entry, slot, now)
             self._store.wake()
-            return published
+            return there is None
 
     async def pause(self, entry: Entry) -> bool:
         """See Timetable."""

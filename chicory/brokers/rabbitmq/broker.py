@@ -93,12 +93,13 @@ class RabbitMQBroker:
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
-    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """See `Broker.publish`."""
         async with self._awaited([message]) as (awaited,):
             await self._publish([self._parcel(awaited, queue, delay)])
+        return message.id
 
-    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> Sequence[str]:
         """See `Broker.publish_many`."""
         await trio.lowlevel.checkpoint()
         parcels = [self._parcel(message, queue, None) for message in messages]
@@ -115,6 +116,7 @@ class RabbitMQBroker:
                     # Perhaps told to others too: whatever they make of it, nothing of this batch was sent.
                     error.published = start
                     raise
+        return [message.id for message in messages]
 
     @asynccontextmanager
     async def _awaited(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[Sequence[TaskMessage]]:
@@ -156,6 +158,11 @@ class RabbitMQBroker:
     def _parcel(self, message: TaskMessage, queue: str | None, delay: float | None) -> Parcel:
         if queue is not None and queue != message.queue:
             message = replace(message, queue=queue)
+        if message.unique is not None:
+            raise UsageError(
+                f"{message.name}: RabbitMQ cannot tell whether a task with the same unique key is under way; leave out"
+                " unique=, or use BrokerType.REDIS or BrokerType.EMBEDDED"
+            )
         names = self._names_of(message.queue)
         if delay is None:
             delay = 0.0 if message.due is None else message.due - unix_now()

@@ -19,6 +19,7 @@ from chicory.brokers.redis.outbox import Item
 from chicory.brokers.redis.publisher import Publisher
 from chicory.brokers.redis.scripts import script
 from chicory.brokers.redis.timetable import RedisTimetable
+from chicory.brokers.redis.uniques import holding
 from chicory.brokers.redis.workers import listed
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
@@ -71,36 +72,42 @@ class RedisBroker:
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
-    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> None:
+    async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """See `Broker.publish`."""
         message = _routed(message, queue)
-        item = self._item(message, delay)
-        await self._publishers.current().publish(self._keys_of(message.queue), self._level(message), (item,))
+        keys = self._keys_of(message.queue)
+        item = self._item(keys, message, delay)
+        instead = await self._publishers.current().publish(keys, self._level(message), (item,))
+        return instead.get(message.id, message.id)
 
-    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> None:
+    async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> Sequence[str]:
         """See `Broker.publish_many`."""
         lanes: dict[tuple[str, int], list[Item]] = {}
         for message in messages:
             routed = _routed(message, queue)
-            lanes.setdefault((routed.queue, self._level(routed)), []).append(self._item(routed, None))
+            item = self._item(self._keys_of(routed.queue), routed, None)
+            lanes.setdefault((routed.queue, self._level(routed)), []).append(item)
         publisher = self._publishers.current()
         if not lanes:
             await running().sleep(0)
         published = 0
+        instead: dict[str, str] = {}
         for (name, level), items in lanes.items():
             try:
-                await publisher.publish(self._keys_of(name), level, items)
+                instead |= await publisher.publish(self._keys_of(name), level, items)
             except BrokerError as error:
                 error.published += published
                 raise
             published += len(items)
+        return [instead.get(message.id, message.id) for message in messages]
 
-    def _item(self, message: TaskMessage, delay: float | None) -> Item:
+    def _item(self, keys: Keys, message: TaskMessage, delay: float | None) -> Item:
         if delay is not None:
             due = f"+{check_delay(delay):.6f}" if delay else ""
         else:
             due = "" if message.due is None else f"@{message.due:.6f}"
-        return Item(message.id, pack(message), due, not message.ignore_result)
+        unique = "" if message.unique is None else holding(keys, message)
+        return Item(message.id, pack(message), due, not message.ignore_result, unique)
 
     def _level(self, message: TaskMessage) -> int:
         top = self.config.max_priority
@@ -260,7 +267,7 @@ class RedisBroker:
             more = 1
             while more:
                 names = [keys.stream(level), keys.delayed(level), keys.counters]
-                deleted, more = await self._run("purge", names, [self.config.consumer_group, *args])
+                deleted, more = await self._run("purge", names, [self.config.consumer_group, *args, keys.unique("")])
                 total += deleted
         return total
 

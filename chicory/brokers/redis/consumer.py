@@ -21,6 +21,7 @@ from chicory.brokers.redis.reading import Receipt
 from chicory.brokers.redis.scripts import script
 from chicory.brokers.redis.settler import Item, Settler
 from chicory.brokers.redis.settling import encode
+from chicory.brokers.redis.uniques import acknowledging, settling
 from chicory.brokers.redis.workers import encode as encode_worker
 from chicory.errors import BrokerError, LeaseLost
 from chicory.links.redis import Connection, ServerError
@@ -182,7 +183,8 @@ class RedisConsumer:
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery | None]:
         """See `Consumer.acknowledge`."""
-        answers = await self._settler.settle([Item(d.receipt, d.queue, ("ack",), pending=True) for d in deliveries])
+        items = [Item(d.receipt, d.queue, ("ack",), pending=True, unique=acknowledging(d)) for d in deliveries]
+        answers = await self._settler.settle(items)
         pairs = list(zip(deliveries, answers, strict=True))
         # What was acknowledged is still held: its run takes a place until it is settled.
         self._let_go([delivery for delivery, held in pairs if not held])
@@ -192,7 +194,8 @@ class RedisConsumer:
         """See `Consumer.settle`.  Raises BrokerUnavailable without an answer; repeating it finds out."""
         failed_at = datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         items = [
-            Item(s.delivery.receipt, s.delivery.queue, encode(s, failed_at), not s.delivery.acked) for s in settlements
+            Item(s.delivery.receipt, s.delivery.queue, encode(s, failed_at), not s.delivery.acked, settling(s))
+            for s in settlements
         ]
         answers = await self._settler.settle(items)
         self._let_go([settlement.delivery for settlement in settlements])

@@ -63,16 +63,19 @@ class DeadLetters:
         entry, data = found
         message = unpack(data)
         pending = ""
+        unique = ""
         level = 0
         if isinstance(message, TaskMessage):
             again = replace(afresh(message) if reset_retries else message, eta=None)
             level = min(max(message.priority or 0, 0), self._keys.levels - 1)
             if self._results is not None and not message.ignore_result:
                 pending = self._results.record + message.id
+            if message.unique is not None:
+                unique = self._keys.unique(message.unique)
             data = pack(again)
         task_id = message.id if isinstance(message, TaskMessage) else ""
         keys = [self._keys.dead, self._keys.stream(level), self._keys.counters]
-        return bool(await self._run("replay", keys, [entry, data, task_id, pending, UNFINISHED_MS]))
+        return bool(await self._run("replay", keys, [entry, data, task_id, pending, UNFINISHED_MS, unique]))
 
     async def delete(self, message_id: str) -> bool:
         """See `Broker.delete_from_dlq`."""

@@ -70,6 +70,10 @@ class Keys:
         """
         return self._key("schedules") if self.cluster else f"{self.prefix}:schedules"
 
+    def unique(self, key: str) -> str:
+        """Who has a unique key: its task's id, and when its window ends in ms."""
+        return self._key("unique") + f"#{key}"
+
     @property
     def wake(self) -> str:
         """The channel that says a message may have become the next one due."""

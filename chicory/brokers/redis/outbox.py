@@ -23,12 +23,17 @@ MAX_BATCH = 256
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One message ready to go: *due* is '' (now), '@' and unix seconds, or '+' and seconds from now."""
+    """One message ready to go.
+
+    due: '' (now), '@' and unix seconds, or '+' and seconds from now.
+    unique: '' or the milliseconds of its window, a space, and what holds its key.
+    """
 
     id: str
     data: bytes
     due: str
     noted: bool
+    unique: str = ""
 
 
 @attrs.define(eq=False)
@@ -42,6 +47,8 @@ class Ticket:
     taken: int = 0
     error: ChicoryError | None = None
     done: bool = False
+    # By the id of what was not published, the id of what has its unique key.
+    instead: dict[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.define(eq=False)
@@ -148,14 +155,19 @@ class Outbox:
             UNFINISHED_MS,
         ]
         for item in batch.items:
-            args += (item.id, item.data, item.due, "1" if item.noted and results is not None else "")
+            note = "1" if item.noted and results is not None else ""
+            args += (item.id, item.data, item.due, f"{note or 0}{item.unique}" if item.unique else note)
         return lane.names, args
 
     def answer(self, lane: Lane, batch: Batch, reply: Any) -> None:
         """Tell the callers of *batch* what the server took of it."""
         lane.doubtful = None
-        taken = reply if isinstance(reply, int) else 0
+        taken, instead = (reply, None) if isinstance(reply, int) else (0, None)
+        if isinstance(reply, bytes):
+            taken, instead = _read(reply, batch)
         for ticket, share in batch.shares:
+            if instead:
+                ticket.instead.update(instead)
             mine = min(share, taken)
             taken -= mine
             ticket.taken += mine
@@ -207,6 +219,13 @@ class Outbox:
                     lane.doubtful = None
             while lane.waiting:
                 self.end(lane.waiting[0], _own(error, lane.waiting[0]))
+
+
+def _read(reply: bytes, batch: Batch) -> tuple[int, dict[str, str]]:
+    """How many items were taken, and by the id of those that are there under another, that one."""
+    taken, *pairs = reply.decode().split(" ")
+    places = zip(pairs[::2], pairs[1::2], strict=True)
+    return int(taken), {batch.items[int(place) - 1].id: task_id for place, task_id in places}
 
 
 def _own(error: ChicoryError, ticket: Ticket) -> ChicoryError:

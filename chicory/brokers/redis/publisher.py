@@ -6,7 +6,7 @@ no background task: the first caller writes for all who wait, then hands the pen
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chicory.brokers.redis.keys import Keys, ResultKeys
@@ -36,8 +36,11 @@ class Publisher:
         self._writing = False
         self._connection: Connection | None = None
 
-    async def publish(self, keys: Keys, level: int, items: Sequence[Item]) -> None:
-        """Return once the server has *items*, in order."""
+    async def publish(self, keys: Keys, level: int, items: Sequence[Item]) -> Mapping[str, str]:
+        """Return once the server has *items*, in order.
+
+        Of those that it did not take, because others have their unique keys, the ids of those by their own.
+        """
         ticket = self._outbox.put(keys, level, items)
         try:
             await self._see_through(ticket)
@@ -50,6 +53,7 @@ class Publisher:
                 self._outbox.hand_on()
         if ticket.error is not None:
             raise ticket.error
+        return ticket.instead
 
     async def _see_through(self, ticket: Ticket) -> None:
         while not ticket.done:

@@ -18,12 +18,16 @@ _HELD = ord("1")
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One delivery to settle: its arguments for settle.lua, and whether its entry is still pending."""
+    """One delivery to settle: its arguments for settle.lua, and whether its entry is still pending.
+
+    unique: of one that has a unique key, the key, the task's id, and what becomes of the key; else empty.
+    """
 
     receipt: Receipt
     queue: str
     arguments: tuple[Any, ...]
     pending: bool
+    unique: tuple[str, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -111,6 +115,10 @@ class Settler:
         args: list[Any] = [self._number, SESSION_MS, self._group, keys.wake, *self._settings, len(pending), *pending]
         for item in items:
             args += item.arguments
+        for place, item in enumerate(items, 1):
+            if item.unique:
+                key, task_id, becomes = item.unique
+                args += ("unique", place, keys.unique(key), task_id, becomes)
         names = [keys.settled(self._name, level), keys.counters, keys.stream(level), keys.delayed(level), keys.dead]
         names += self._cancelled
         return _Call([item.receipt for item in items], names, args)

@@ -5,6 +5,7 @@ from typing import Any
 
 from chicory.brokers.redis.keys import UNFINISHED_MS, Keys, ResultKeys
 from chicory.brokers.redis.scripts import script
+from chicory.brokers.redis.uniques import holding
 from chicory.errors import QueueFull
 from chicory.links.redis_pool import Pool
 from chicory.schedules.entry import NOTED_EVERY, RETENTION, Entry, Known, Look
@@ -67,6 +68,7 @@ class RedisTimetable:
             UNFINISHED_MS,
             message.id,
             pack(message),
+            "" if message.unique is None else holding(keys, message),
         ]
         fired = await self._run("fire", names, args)
         if fired < 0:

@@ -4,14 +4,17 @@
 -- KEYS  1 publisher's session: number and answer of its last batch  2 counters (hash)  3 stream  4 delayed (sorted set)
 -- ARGV  1 batch number  2 session ttl, ms  3 limit of the stream's length, or ''  4 wake channel
 --       5 result key prefix, or ''  6 ttl of a pending result, ms
---       then for each message (at most 256): id, data, due ('' now, '@t' unix seconds, '+s' from now), '1' to note it
---       as pending (a task id that is known already is then not published again)
--- Returns how many messages, from the first on, were taken; the rest found the queue full.
+--       then for each message (at most 256): id, data, due ('' now, '@t' unix seconds, '+s' from now), note
+--       note: '1' to note it as pending (a task id that is known already is then not published again), else ''; of a
+--       unique message '1' or '0', the ms of its window, a space, and the key that holds 'task id, end of window in ms'
+-- Returns how many messages, from the first on, were taken; the rest found the queue full.  Where some of them were not
+-- published because others have their unique keys, a text: that number, then for each its place, 1-based, and the id of
+-- the one that has its key.
 local seen = redis.call('GET', KEYS[1])
 if seen then
-  local number, answer = string.match(seen, '(%d+):(%d+)')
+  local number, answer = string.match(seen, '(%d+):(.*)')
   if tonumber(number) >= tonumber(ARGV[1]) then
-    return tonumber(answer)
+    return tonumber(answer) or answer
   end
 end
 
@@ -22,6 +25,8 @@ local head
 local first
 local taken = 0
 local published = 0
+local instead = ''
+local clock
 
 for i = 7, #ARGV, 4 do
   local due = ARGV[i + 2]
@@ -40,12 +45,33 @@ for i = 7, #ARGV, 4 do
       at = nil
     end
   end
-  if room and not at and room <= 0 then
+  local note = ARGV[i + 3]
+  local unique, window, holder
+  if note ~= '' and note ~= '1' then
+    note, window, unique = string.match(note, '^([01])(%d+) (.*)$')
+    holder = redis.call('GET', unique)
+  end
+  if room and not at and room <= 0 and not holder then
     break
   end
   taken = taken + 1
-  if ARGV[i + 3] ~= '1' or redis.call('SET', ARGV[5] .. ARGV[i], '{"state":"pending"}', 'NX', 'PX', at and math.ceil(tonumber(ARGV[6]) + (at - now) * 1000) or ARGV[6]) then
+  if holder then
+    holder = string.match(holder, '^%S+')
+    if holder ~= ARGV[i] then
+      instead = instead .. ' ' .. (i - 3) / 4 .. ' ' .. holder
+    end
+  elseif note ~= '1' or redis.call('SET', ARGV[5] .. ARGV[i], '{"state":"pending"}', 'NX', 'PX', at and math.ceil(tonumber(ARGV[6]) + (at - now) * 1000) or ARGV[6]) then
     published = published + 1
+    if unique then
+      if not clock then
+        local time = redis.call('TIME')
+        clock = time[1] * 1000 + math.floor(time[2] / 1000)
+      end
+      local ends = clock + window
+      -- Until it is finished, which may be long after it is due; settling says so.
+      local ttl = math.max(tonumber(window), tonumber(ARGV[6]) + (at and math.ceil(at * 1000 - clock) or 0))
+      redis.call('SET', unique, string.format('%s %.0f', ARGV[i], ends), 'PX', string.format('%.0f', ttl))
+    end
     if at then
       redis.call('ZADD', KEYS[4], string.format('%.6f', at), ARGV[i + 1])
       if not first or at < first then
@@ -64,5 +90,5 @@ if first and (not head or first < tonumber(head)) then
   redis.call('PUBLISH', ARGV[4], '')
 end
 redis.call('HINCRBY', KEYS[2], 'published', published)
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. taken, 'PX', ARGV[2])
-return taken
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. taken .. instead, 'PX', ARGV[2])
+return instead == '' and taken or taken .. instead

@@ -4,6 +4,7 @@
 -- KEYS  1 stream  2 delayed (sorted set)  3 counters (hash)
 -- ARGV  1 group  2 '1' to delete what is delayed too
 --       3 result key prefix, or ''  4 done channel prefix: whoever waits for such a task is to look again
+--       5 what comes before a unique key in the key that holds it
 -- Returns {deleted, more}: at most 256 of each kind a call.
 local last = '0-0'
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
@@ -27,12 +28,28 @@ local function forget(task_id)
   end
 end
 
+-- What will never run holds no unique key.
+local function release(data)
+  if string.find(data, '"unique":', 1, true) then
+    local readable, message = pcall(cjson.decode, data)
+    if readable and type(message) == 'table' and type(message.unique) == 'string' then
+      local key = ARGV[5] .. message.unique
+      local holder = redis.call('GET', key)
+      if holder and string.match(holder, '^%S+') == message.id then
+        redis.call('DEL', key)
+      end
+    end
+  end
+end
+
 local ids = {}
 for i, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 256)) do
   ids[i] = entry[1]
   for f = 1, #entry[2], 2 do
     if entry[2][f] == 'task_id' then
       forget(entry[2][f + 1])
+    elseif entry[2][f] == 'data' then
+      release(entry[2][f + 1])
     end
   end
 end
@@ -46,6 +63,7 @@ if ARGV[2] == '1' then
   delayed = redis.call('ZRANGE', KEYS[2], 0, 255)
   for _, data in ipairs(delayed) do
     forget(string.match(data, '^{"id":"([^"]*)"'))
+    release(data)
   end
   if #delayed > 0 then
     deleted = deleted + redis.call('ZREM', KEYS[2], unpack(delayed))

@@ -16,6 +16,8 @@
 --         'dead', task id, record, data, failed at, error, retries, task name, traceback
 --         'retry', task id, record, data, delay in seconds
 --         'release', task id, data, deliveries, cause
+--       then, for each that has a unique key: 'unique', its place among the items (1-based), the key, task id, and what
+--       becomes of it: 'window' (held until its window ends), 'free', or for how many ms more it may be held at most
 --       A cancelled task has failed, whatever is said of it; only giving it back stays that, and it is still cancelled.
 --       A record of '' stores nothing.  Items beyond the ids were acknowledged before their runs.
 -- Returns one character an item: '1' carried out, '0' no longer ours.  A batch sent again returns the same.
@@ -79,17 +81,19 @@ end
 
 local now
 local reply = {}
+-- The items that were cancelled: their ends are other ones than was said.
+local refused = {}
 local width = {ack = 1, done = 3, failed = 3, dead = 9, retry = 5, release = 5}
 local at = 12 + count
 local item = 0
-while at <= #ARGV do
+while at <= #ARGV and ARGV[at] ~= 'unique' do
   item = item + 1
   local kind = ARGV[at]
   local ours = all or item > count or redis.call('XDEL', KEYS[3], ids[item]) == 1
   if not ours then
     tally('stale')
   elseif any_cancelled and cancelled(kind, ARGV[at + 1], ARGV[at + 2]) then
-    -- That is all.
+    refused[item] = true
   elseif kind == 'done' or kind == 'failed' then
     store(ARGV[at + 1], ARGV[at + 2], true)
     tally(kind)
@@ -121,6 +125,23 @@ while at <= #ARGV do
   end
   reply[item] = ours and '1' or '0'
   at = at + width[kind]
+end
+
+while at <= #ARGV do
+  local place, key = tonumber(ARGV[at + 1]), ARGV[at + 2]
+  local becomes = refused[place] and 'free' or ARGV[at + 4]
+  local holder = reply[place] == '1' and redis.call('GET', key)
+  if holder and string.match(holder, '^%S+') == ARGV[at + 3] then
+    if becomes == 'free' then
+      redis.call('DEL', key)
+    elseif becomes == 'window' then
+      -- An instant that has passed deletes it.
+      redis.call('PEXPIREAT', key, string.match(holder, '%d+$'))
+    else
+      redis.call('PEXPIRE', key, becomes)
+    end
+  end
+  at = at + 5
 end
 
 -- Only a limit that was asked for trims dead letters, and what it took is counted.
