@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, final, overload
 
 from msgspec.structs import replace
 
-from chicory.backends.base import StoredRecord
+from chicory.backends.base import Notable, StoredRecord
 from chicory.batches import batches, note_published
 from chicory.brokers.base import CancellingBroker
 from chicory.callers import check_caller
@@ -532,12 +533,19 @@ class Chicory:
             if backend is not None and backend.joins(broker):
                 broker.join(backend)
                 joined = True
+            elif isinstance(backend, Notable):
+                broker.announce(partial(_reopen, backend))
             # Another thread may have been faster; all go on with what it made.
             self._ends = self._ends or (broker, backend, joined)
         return self._ends
 
     def __repr__(self) -> str:
         return f"<Chicory {self.name or 'app'}: {len(self._tasks)} tasks>"
+
+
+async def _reopen(backend: "Notable", task_id: str) -> None:
+    check_caller(backend)
+    await backend.reopen(task_id)
 
 
 def _with_broker(said: ChicoryConfig, broker: "BrokerType | str | Broker | None") -> ChicoryConfig:

@@ -70,6 +70,10 @@ class Notable(Protocol):
         """Keep what is as far as what is there (see `ResultRecord.step`); a task of which nothing is known stays so."""
         ...
 
+    async def reopen(self, task_id: str) -> None:
+        """The dead letter of this task is about to be replayed: it is pending again, if it is DEAD_LETTERED."""
+        ...
+
 
 @runtime_checkable
 class Cleanable(Protocol):

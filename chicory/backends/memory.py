@@ -89,6 +89,13 @@ class MemoryBackend:
                 if self.knows(record.task_id):
                     self.keep(record.task_id, record.record)
 
+    async def reopen(self, task_id: str) -> None:
+        """See Notable."""
+        await checkpoint()
+        with self._lock:
+            if self._look(task_id).state is TaskState.DEAD_LETTERED:
+                self.begin(task_id)
+
     async def fetch(self, task_id: str) -> ResultRecord:
         """See Backend."""
         await checkpoint()

@@ -74,6 +74,11 @@ class RedisBackend:
         """See `Notable.note`."""
         await self._keep(records, note=True)
 
+    async def reopen(self, task_id: str) -> None:
+        """See `Notable.reopen`."""
+        async with self._pool.connection() as connection:
+            await script("reopen").run(connection, [self.keys.record + task_id], [UNFINISHED_MS], timeout=_TIMEOUT)
+
     async def _keep(self, records: Sequence[StoredRecord], *, note: bool) -> None:
         calls: list[tuple[list[str], list[Any]]] = []
         for kept in records:

@@ -5,7 +5,7 @@ to the next atomically, or in an order in which a crash can only repeat.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -218,6 +218,12 @@ class Broker(Protocol):
 
         From then on publishing marks tasks as pending, an id that the backend knows is not published again, and
         settling stores the records in the same step.
+        """
+        ...
+
+    def announce(self, reopen: Callable[[str], Awaitable[None]]) -> None:
+        """Call *reopen* with the id of each task whose dead letter is about to be replayed: its result is kept
+        elsewhere.  Called once, instead of `join`.
         """
         ...
 

@@ -282,9 +282,11 @@ class Session:
             return
         once: list[tuple[Delivery, Plan]] = []
         now = self._consumer.now()
+        # Nobody can cancel anything before this is over.
+        judge = self._judge if self._cancelled else self._terms.catalog.judge
         while holdings.waiting and holdings.running < holdings.concurrency and self._end is None:
             delivery = holdings.waiting.popleft()
-            plan = self._judge(delivery, now)
+            plan = judge(delivery, now)
             if not isinstance(plan, Plan):
                 self._conclude(delivery, self._terms.catalog.policy, plan, Run(self._consumer.name))
                 continue

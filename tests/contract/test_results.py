@@ -6,10 +6,12 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from chicory import Chicory, RetryPolicy, TaskDeadLettered
 from chicory.backends.base import StoredRecord
 from chicory.brokers.base import Settlement
 from chicory.ids import new_id
 from chicory.outcome import Done, Failed, RetryIn
+from chicory.testing import running_worker
 from chicory.types import Failure, Progress, ResultRecord, TaskState
 from chicory.wire import pack_record
 from tests.contract.harness import OOPS, message, receive, settle, worker
@@ -294,3 +296,35 @@ async def test_a_backend_of_its_own_stores_what_the_worker_gives_it(make):
         await settle(consumer, deliveries, Done(3))
 
     assert (await harness.backend.wait(one.id)).value == 3
+
+
+async def test_a_replayed_dead_letter_is_pending_again_wherever_its_result_is(make):
+    harness = make(joined=False)
+    harness.backend.joins = lambda broker: False
+    app = Chicory(harness.broker, harness.backend)
+    broken = [True]
+
+    @app.task(name="mend", retry_policy=RetryPolicy(max_retries=0))
+    async def mend() -> str:
+        if broken:
+            raise ValueError("not yet")
+        return "mended"
+
+    with trio.fail_after(20):
+        async with running_worker(app):
+            result = await mend.delay()
+            with pytest.raises(TaskDeadLettered):
+                await result.get()
+            # The result is there before its letter is.
+            while not await app.broker.get_dlq_count():
+                await trio.sleep(0.01)
+        broken.clear()
+        assert await app.broker.replay_from_dlq(result.id)
+        assert await result.state() is TaskState.PENDING
+        async with running_worker(app):
+            assert await result.get() == "mended"
+
+    # Nobody replays what is not there, and what is finished stays so.
+    assert not await app.broker.replay_from_dlq(result.id)
+    await harness.backend.reopen(result.id)
+    assert await result.state() is TaskState.SUCCESS

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from chicory import Chicory, TaskMessage
+from chicory import Chicory, TaskMessage, TaskState
 from chicory.config import BrokerConfig, ChicoryConfig, RedisBrokerConfig
 from tests.servers import free_port, running_server
 
@@ -168,6 +168,30 @@ async def test_the_command_line_runs_tasks_until_sigterm(place):
     code, _, err = end(process)
     assert code == 0, err
     assert "done=1" in err
+
+
+async def test_a_worker_process_is_seen_and_its_task_cancelled(place):
+    process = place.chicory("worker", "tasks:app", "--concurrency", "2")
+    async with place.app() as app:
+        await app.publish(message := TaskMessage(name="sleep", args=[500]))
+        place.wait_for_start(process)
+        result = app.result_of(message)
+        with trio.fail_after(PATIENCE):
+            while await result.state() is not TaskState.STARTED:
+                await trio.sleep(0.05)
+            (info,) = await app.backend.get_active_workers()
+            assert (info.pid, info.concurrency) == (process.pid, 2)
+            assert (await result.info()).worker == info.name
+
+            assert await result.cancel()
+            while (await app.broker.counters())["failed"] < 1:
+                await trio.sleep(0.05)
+        assert await result.state() is TaskState.CANCELLED
+
+    process.send_signal(signal.SIGTERM)
+    code, _, err = end(process)
+    assert code == 0, err
+    assert (await sizes(place)).dead == 0
 
 
 async def test_the_flags_say_what_the_worker_does(place):

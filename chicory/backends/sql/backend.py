@@ -18,7 +18,7 @@ from chicory.backends.sql.watch import Watch
 from chicory.brokers.base import Broker
 from chicory.config import SqlBackendConfig
 from chicory.types import ResultRecord, TaskState, WorkerInfo
-from chicory.wire import pack_record
+from chicory.wire import pack_record, unpack_record
 
 _PENDING = pack_record(ResultRecord(TaskState.PENDING))
 # Milliseconds a task may be unfinished before nobody believes in it: longer than any message should wait.
@@ -80,6 +80,10 @@ class SqlBackend:
         for start in range(0, len(given), _BATCH):
             rows = given[start : start + _BATCH]
             await self._open().database.write(partial(self._note, rows))
+
+    async def reopen(self, task_id: str) -> None:
+        """See `Notable.reopen`."""
+        await self._open().database.write(partial(self._reopen, task_id))
 
     async def fetch(self, task_id: str) -> ResultRecord:
         """See `Backend.fetch`."""
@@ -148,6 +152,13 @@ class SqlBackend:
 
     def _note(self, rows: Sequence[Mapping[str, object]], connection: Connection) -> None:
         connection.execute(self._results.note, rows)
+
+    def _reopen(self, task_id: str, connection: Connection) -> None:
+        for _, record, over in self._fetch({"ids": [task_id]}, connection):
+            if not over and unpack_record(bytes(record)).state is TaskState.DEAD_LETTERED:
+                expires_at = (connection.scalar(self._results.now) or 0) + _UNFINISHED_MS
+                given = {"id": task_id, "seen": record, "new_record": _PENDING, "new_expiry": expires_at}
+                connection.execute(self._results.reopen, given)
 
     def _store(self, rows: Sequence[Row], connection: Connection) -> None:
         now = connection.scalar(self._results.now) or 0

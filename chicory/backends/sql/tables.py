@@ -45,6 +45,7 @@ class Results:
 
     upsert: takes task_id, step, record and expires_at: many times over, or with *arrays* a list of each.
     note: takes id, new_step and new_record, many times over; a row that is not there, or further on, stays so.
+    reopen: takes id, seen, new_record and new_expiry; replaces what was seen, unless it is another by now.
     fetch: takes ids; gives task_id, record, and whether its time is over.
     notify: takes channel and ids; None where the database cannot tell others.
     """
@@ -54,6 +55,7 @@ class Results:
     now: Select[int]
     upsert: Insert
     note: Update
+    reopen: Update
     arrays: bool
     fetch: Select[str, bytes, bool]
     notify: Select[Any] | None
@@ -98,6 +100,9 @@ def results(kind: str, prefix: str) -> Results:
             table.c.expires_at > clock,
         )
         .values(step=bindparam("new_step"), record=bindparam("new_record")),
+        reopen=update(table)
+        .where(table.c.task_id == bindparam("id"), table.c.record == bindparam("seen"))
+        .values(step=0, record=bindparam("new_record"), expires_at=bindparam("new_expiry")),
         arrays=kind == "postgresql",
         fetch=select(table.c.task_id, table.c.record, (table.c.expires_at <= clock).label("over")).where(
             table.c.task_id.in_(bindparam("ids", expanding=True))

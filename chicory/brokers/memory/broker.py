@@ -1,6 +1,6 @@
 """MemoryBroker: publishing, dead letters and inspection."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -54,6 +54,7 @@ class MemoryBroker:
         dlq_max_length: int | None = None,
         max_priority: int | None = None,
     ) -> None:
+        self._reopen: Callable[[str], Awaitable[None]] | None = None
         self._store = Store(
             Limits(
                 lease=lease,
@@ -67,6 +68,10 @@ class MemoryBroker:
     def join(self, backend: "Backend") -> None:
         """Store results in *backend*, which said that it joins, in one step with settling."""
         self._store.records = cast("Records", backend)
+
+    def announce(self, reopen: Callable[[str], Awaitable[None]]) -> None:
+        """See `Broker.announce`."""
+        self._reopen = reopen
 
     async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """See Broker."""
@@ -138,6 +143,12 @@ class MemoryBroker:
     async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
         """See Broker."""
         await checkpoint()
+        if self._reopen is not None:
+            with self._store.lock:
+                task_id = self._store.places(queue).task_of(message_id)
+            # Before it is replayed: it may be finished a moment later.
+            if task_id:
+                await self._reopen(task_id)
         with self._store.lock:
             places = self._store.places(queue)
             letter_id = places.find(message_id)

@@ -130,6 +130,11 @@ class Places:
             return letter_or_task
         return next((id_ for id_, letter in self.dead.items() if letter.task_id == letter_or_task != ""), None)
 
+    def task_of(self, letter_or_task: str) -> str:
+        """The id of the task whose letter `find` finds; "" when there is none."""
+        letter_id = self.find(letter_or_task)
+        return "" if letter_id is None else self.dead[letter_id].task_id
+
     def letters(self, after: str) -> Iterator[tuple[str, Letter]]:
         """The dead letters whose id sorts after *after*, oldest first."""
         return ((letter_id, letter) for letter_id, letter in self.dead.items() if letter_id > after)

@@ -1,6 +1,6 @@
 """The RabbitMQ broker."""
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, runtime_checkable
 
@@ -75,6 +75,7 @@ class RabbitMQBroker:
         self._sender = Sender(config.max_priority, config.durable)
         self._names: dict[str, Names] = {}
         self._replies: TakesReplies | None = None
+        self._reopen: Callable[[str], Awaitable[None]] | None = None
         self._consumers: set[RabbitMQConsumer] = set()
         # Publishing, everything that is neither publishing nor working, and schedules; of the run that used them last.
         self._publisher: Publisher | None = None
@@ -90,6 +91,10 @@ class RabbitMQBroker:
         """See `Broker.join`.  The backend says where the results of what is published are to be sent."""
         if isinstance(backend, TakesReplies):
             self._replies = backend
+
+    def announce(self, reopen: Callable[[str], Awaitable[None]]) -> None:
+        """See `Broker.announce`."""
+        self._reopen = reopen
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
@@ -248,7 +253,15 @@ class RabbitMQBroker:
 
     def _dead(self, queue: str) -> DeadLetters:
         publisher, desk, names = self._current_publisher(), self._current_desk(), self._names_of(queue)
-        return DeadLetters(desk, publisher, names, sender=self._sender, books=self._books, turn=self._letters_turn)
+        return DeadLetters(
+            desk,
+            publisher,
+            names,
+            sender=self._sender,
+            books=self._books,
+            turn=self._letters_turn,
+            reopen=self._reopen,
+        )
 
     async def _trim(self, queue: str, limit: int) -> None:
         await self._dead(queue).trim(limit)

@@ -7,7 +7,7 @@ only one connection can have, and that ends with the connection, whatever become
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -44,7 +44,15 @@ class DeadLetters:
     """The dead letters of one queue.  *turn* is for all who use *line*."""
 
     def __init__(
-        self, line: Line, publisher: Publisher, names: Names, *, sender: Sender, books: Books, turn: trio.Lock
+        self,
+        line: Line,
+        publisher: Publisher,
+        names: Names,
+        *,
+        sender: Sender,
+        books: Books,
+        turn: trio.Lock,
+        reopen: Callable[[str], Awaitable[None]] | None,
     ) -> None:
         self._line = line
         self._publisher = publisher
@@ -52,6 +60,7 @@ class DeadLetters:
         self._sender = sender
         self._books = books
         self._turn = turn
+        self._reopen = reopen
 
     async def list(self, count: int, start: str) -> list[DLQMessage]:
         """See `Broker.get_dlq_messages`."""
@@ -77,6 +86,9 @@ class DeadLetters:
             message = taken.letter.original_message
             if isinstance(message, TaskMessage):
                 message = replace(afresh(message) if reset_retries else message, eta=None)
+                # Before it is replayed: it may be finished a moment later.
+                if self._reopen is not None and not message.ignore_result:
+                    await self._reopen(message.id)
             # To the end, for half of it would be two of the message.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST):
                 (fate,) = await self._publisher.deliver([self._sender.again(self._names, message)])

@@ -1,7 +1,7 @@
 """The Redis Streams broker."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -53,6 +53,7 @@ class RedisBroker:
         self._publishers = PerRun(lambda _: self._new_publisher())
         self._hint = hint
         self._results: ResultKeys | None = None
+        self._reopen: Callable[[str], Awaitable[None]] | None = None
         self._keys: dict[str, Keys] = {}
         # These lists are of all queues, and a script of a cluster's has one slot.
         self._cancels = None if config.cluster else CancelKeys(config.key_prefix)
@@ -69,6 +70,10 @@ class RedisBroker:
         """Store the results of *backend*, which `joins` this broker, together with settling."""
         if isinstance(backend, KeepsResults):
             self._results = backend.keys
+
+    def announce(self, reopen: Callable[[str], Awaitable[None]]) -> None:
+        """See `Broker.announce`."""
+        self._reopen = reopen
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class RedisBroker:
     # -- dead letters -------------------------------------------------------------------------------------------------
 
     def _dead(self, queue: str) -> DeadLetters:
-        return DeadLetters(self._pool, self._keys_of(queue), results=self._results)
+        return DeadLetters(self._pool, self._keys_of(queue), results=self._results, reopen=self._reopen)
 
     async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
         """See `Broker.get_dlq_messages`."""

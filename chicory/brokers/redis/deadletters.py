@@ -1,6 +1,6 @@
 """Dead letters in Redis: a stream per queue, read in order and changed one entry at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
@@ -44,10 +44,18 @@ def letter(queue: str, entry: bytes, fields: Sequence[bytes]) -> DLQMessage:
 class DeadLetters:
     """The dead letters of one queue."""
 
-    def __init__(self, pool: Pool, keys: Keys, *, results: ResultKeys | None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        keys: Keys,
+        *,
+        results: ResultKeys | None,
+        reopen: Callable[[str], Awaitable[None]] | None,
+    ) -> None:
         self._pool = pool
         self._keys = keys
         self._results = results
+        self._reopen = reopen
 
     async def list(self, count: int, start: str) -> list[DLQMessage]:
         """See `Broker.get_dlq_messages`."""
@@ -73,6 +81,9 @@ class DeadLetters:
             if message.unique is not None:
                 unique = self._keys.unique(message.unique)
             data = pack(again)
+            # Before it is replayed: it may be finished a moment later.
+            if self._reopen is not None and not message.ignore_result:
+                await self._reopen(message.id)
         task_id = message.id if isinstance(message, TaskMessage) else ""
         keys = [self._keys.dead, self._keys.stream(level), self._keys.counters]
         return bool(await self._run("replay", keys, [entry, data, task_id, pending, UNFINISHED_MS, unique]))
