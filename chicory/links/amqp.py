@@ -6,6 +6,7 @@ They end with the connection, at the latest with the run, and never raise: what 
 whoever waits on it is told.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from chicory.links.amqp_address import Address
 from chicory.links.amqp_channel import Channel
 from chicory.links.amqp_frames import HEARTBEAT, PROTOCOL_HEADER, Event, FrameReader, Method, method_frame
 from chicory.links.amqp_login import connecting, connection_error, product, reason, silence
-from chicory.links.stream import Stream, open_stream
+from chicory.links.amqp_pulse import pulse
+from chicory.links.stream import ThreadedStream, open_stream
 
 _CHUNK = 256 * 1024
 _CAPABILITIES = {
@@ -32,7 +34,7 @@ _CAPABILITIES = {
 class Connection:
     """See `amqp_port.Connection`.  Open it with `connect`."""
 
-    def __init__(self, stream: Stream, address: Address) -> None:
+    def __init__(self, stream: ThreadedStream, address: Address) -> None:
         self.address = address
         self.product = ""
         self.frame_max = 4096
@@ -43,7 +45,8 @@ class Connection:
         self._frames = FrameReader()
         self._channels: dict[int, Channel] = {}
         self._channel_max = 2047
-        self._heartbeat = 0.0
+        self.heartbeat = 0.0
+        self.wrote = time.monotonic()
         self._pending: list[bytes] = []
         self._work = trio.Event()
         self._heard = 0.0
@@ -78,6 +81,7 @@ class Connection:
         if self.error is not None:
             return
         self.error = BrokerUnavailable(f"{self.address}: {error}") if type(error) is BrokerUnavailable else error
+        pulse.discard(self)
         self._stream.close()
         self._work.set()
         self._closing.set()
@@ -104,6 +108,7 @@ class Connection:
 
     def _begin(self) -> None:
         self._heard = trio.current_time()
+        pulse.add(self)
         trio.lowlevel.spawn_system_task(self._guarded, self._read, name="chicory amqp reader")
         trio.lowlevel.spawn_system_task(self._guarded, self._send, name="chicory amqp writer")
 
@@ -132,7 +137,7 @@ class Connection:
                     self._take(event)
 
     async def _send(self) -> None:
-        pause = self._heartbeat / 2 if self._heartbeat else float("inf")
+        pause = self.heartbeat / 2 if self.heartbeat else float("inf")
         while self.error is None:
             looked = trio.current_time()
             with trio.move_on_after(pause) as waiting:
@@ -142,12 +147,18 @@ class Connection:
             if self._pending:
                 data, self._pending = b"".join(self._pending), []
                 self._work = trio.Event()
+                self.wrote = time.monotonic()
                 await self._stream.send_all(data)
             elif waiting.cancelled_caught:
                 self._write_beat(looked)
 
+    def beat(self) -> None:
+        """See `amqp_pulse.Beating`."""
+        if self._stream.interject(HEARTBEAT):
+            self.wrote = time.monotonic()
+
     def _write_beat(self, looked: float) -> None:
-        silence(trio.current_time(), self._heard, looked, self._heartbeat)
+        silence(trio.current_time(), self._heard, looked, self.heartbeat)
         self.write(HEARTBEAT)
 
     def _take(self, event: Event) -> None:
@@ -183,8 +194,8 @@ class Connection:
         self.frame_max = tune.frame_max or 131_072
         self._channel_max = tune.channel_max or 65_535
         wanted = max(1, round(heartbeat))
-        self._heartbeat = min(wanted, tune.heartbeat) if tune.heartbeat else wanted
-        await self._say(commands.Connection.TuneOk(self._channel_max, self.frame_max, int(self._heartbeat)))
+        self.heartbeat = min(wanted, tune.heartbeat) if tune.heartbeat else wanted
+        await self._say(commands.Connection.TuneOk(self._channel_max, self.frame_max, int(self.heartbeat)))
         await self._say(commands.Connection.Open(address.vhost))
         await self._expect(commands.Connection.OpenOk)
         self._begin()

@@ -161,6 +161,41 @@ async def test_innocents_are_not_charged_beyond_the_limit_by_closed_connections(
     assert counts == [1, 2, 3, 3, 3]
 
 
+async def test_what_was_prefetched_is_not_charged_for_a_death_of_before(brokers, rabbit_node):
+    """A dead letter that killed a worker alone is replayed, and lies in workers that die of something else."""
+    broker = brokers(most=2)
+    one = message()
+    await broker.publish(one)
+    counts = []
+
+    async def die(*, alone=False):
+        async with worker(broker) as consumer:
+            delivery = await begin(consumer)
+            if alone:
+                await consumer.isolate(delivery)
+            consumer._line.close()
+
+    async def begin(consumer):
+        (delivery,) = await receive(consumer, 1)
+        counts.append(delivery.count)
+        # The copy may be here before the original is acknowledged.
+        with trio.fail_after(5):
+            while (await broker.counters())["reclaimed"] < sum(count > 1 for count in counts):
+                await trio.sleep(0.005)
+        await consumer.sync()
+        return delivery
+
+    await die()
+    await die(alone=True)
+    async with worker(broker) as consumer:
+        await settle(consumer, [await begin(consumer)], Dead(OOPS))
+    assert await broker.replay_from_dlq(one.id)
+    for _ in range(4):
+        await die()
+
+    assert counts == [1, 2, 3, 1, 2, 2, 2]
+
+
 async def test_dead_letters_are_all_there_in_order_however_often_they_are_looked_at(broker):
     from chicory.brokers.rabbitmq.mail import Parcel
     from chicory.links.amqp_frames import Outgoing

@@ -6,10 +6,13 @@ import time
 import pytest
 import trio
 
+from chicory import BrokerType, Chicory
+from chicory.config import BrokerConfig, ChicoryConfig, RabbitMQBrokerConfig
 from chicory.errors import BrokerUnavailable, PublishUnknown
 from chicory.links.amqp import connect
 from chicory.links.amqp_address import address_from_url
 from chicory.outcome import Done
+from chicory.testing import running_worker
 from tests.contract.harness import finish_all, message, receive, settle, worker
 from tests.proxy import open_proxy
 
@@ -147,3 +150,55 @@ async def test_a_loop_that_stood_still_for_less_than_the_lease_has_lost_nothing(
 
         assert await consumer.renew()
         assert await settle(consumer, deliveries, Done(None)) == [True]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_loop_that_stood_still_for_longer_than_the_lease_has_lost_nothing(brokers, rabbit_node, vhost, tls):
+    url = rabbit_node.url(vhost)
+    if tls:
+        ours = f"cacertfile={rabbit_node.ca}&certfile={rabbit_node.certificate}&keyfile={rabbit_node.key}"
+        url = f"amqps://guest:guest@127.0.0.1:{rabbit_node.tls_port}/{vhost}?{ours}"
+    broker = brokers(url=url, heartbeat=1.0)
+    await broker.publish(message())
+
+    async with worker(broker) as consumer:
+        deliveries = await receive(consumer, 1)
+        lines = [broker._publisher._line.connection, consumer._line.connection]
+        time.sleep(3.5)
+
+        assert await consumer.renew()
+        assert await settle(consumer, deliveries, Done(None)) == [True]
+        await broker.publish(message())
+        assert [line.error for line in lines] == [None, None]
+
+
+async def test_nobody_beats_when_there_is_no_connection(brokers):
+    broker = brokers(heartbeat=1.0)
+    await broker.publish(message())
+    assert [thread.name for thread in threading.enumerate() if "pulse" in thread.name] == ["chicory amqp pulse"]
+
+    await broker.aclose()
+
+    with trio.fail_after(5):
+        while any("pulse" in thread.name for thread in threading.enumerate()):
+            await trio.sleep(0.01)
+
+
+async def test_a_task_that_blocks_the_loop_for_longer_than_the_lease_runs_once(rabbit_node, vhost):
+    rabbitmq = RabbitMQBrokerConfig(url=rabbit_node.url(vhost), heartbeat=1.0)
+    app = Chicory(BrokerType.RABBITMQ, config=ChicoryConfig(broker=BrokerConfig(rabbitmq=rabbitmq)))
+    runs = []
+
+    @app.task(name="block")
+    async def block() -> None:
+        runs.append("begun")
+        time.sleep(3.5)
+        runs.append("ended")
+
+    async with app, running_worker(app) as serving:
+        await block.send()
+        await serving.settled(1)
+        assert (await app.broker.get_queue_sizes()).ready == 0
+        assert (await app.broker.counters())["done"] == 1
+
+    assert runs == ["begun", "ended"]

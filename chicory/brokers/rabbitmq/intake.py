@@ -25,7 +25,7 @@ class Held:
     since: when it came, on the run's clock.
     acked, told: whether it was acknowledged before its run, and whether the worker knows that it surely was.
     done: whether it was acknowledged in the end.
-    alone: the mark by which others can tell that it was isolated, "" for none.
+    alone: the mark by which others can tell that it was isolated, or that it was when its worker died; "" for none.
     """
 
     names: Names

@@ -60,6 +60,9 @@ class Returns:
                 for held in some:
                     if held.redelivered:
                         self._books.note(held.names.queue, "reclaimed")
+                    if held.alone:
+                        # It stood for one death; of the next, whoever gets the message may be as innocent as any.
+                        await self._line.unmark(held.alone)
 
     async def give_back(self, stash: Stash) -> None:
         """Put back what nobody received, as it was."""
@@ -80,7 +83,9 @@ class Returns:
         if held.redelivered:
             mark = held.names.alone(message.id) if isinstance(message, TaskMessage) else ""
             innocent = self._most is not None and deaths + 1 >= self._most
-            if not innocent or (mark and await self._line.marked(mark)):
+            if mark and innocent and await self._line.marked(mark):
+                held.alone = mark
+            if not innocent or held.alone:
                 deaths += 1
             why = DIED
         return self._sender.again(held.names, message, spent=deaths, cause=why, delay=rest(headers))
