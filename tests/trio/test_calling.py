@@ -277,6 +277,31 @@ def test_a_key_is_held_while_its_task_is_unfinished_or_its_window_open(steps, wi
     trio.run(play, clock=MockClock(autojump_threshold=0))
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "complaint"),
+    [
+        ((1, {2}), {}, r"args\[1\]: a set is not JSON; pass plain values"),
+        (([{"a": (1, 2j)}],), {}, r"args\[0\]\[0\]\.a\[1\]: a complex is not JSON"),
+        ((), {"to": {"by": [object()]}}, r"kwargs\.to\.by\[0\]: a object is not JSON"),
+        (({1: 2},), {}, r"args\[0\]: the key 1 is a int; JSON keys are str"),
+        ((math.nan,), {}, r"args\[0\]: nan is not JSON; pass None or a str"),
+        ((2**63,), {}, r"args\[0\]: the integer does not fit 64 bits; pass it as a str"),
+        (("x" * 300_000,), {}, r"the message has 300\d\d\d bytes, 262144 are allowed; store the data elsewhere"),
+    ],
+)
+async def test_an_argument_that_cannot_travel_is_named_in_one_line(app, args, kwargs, complaint):
+    @app.task(name="any")
+    def any_(*args: object, **kwargs: object) -> None: ...
+
+    for call in (any_.delay, any_.send, app.remote("any").send):
+        with pytest.raises(PayloadError, match=rf"^{complaint}.*$"):
+            await call(*args, **kwargs)
+    with pytest.raises(PayloadError, match=rf"^{complaint}.*$"):
+        await app.publish_many([any_.message(1), any_.message(*args, **kwargs)])
+
+    assert await ready(app) == 0
+
+
 @pytest.mark.parametrize("way", ["delay", "send", "map", "starmap"])
 @pytest.mark.parametrize("kind", ["task", "options", "remote"])
 async def test_a_forgotten_await_names_the_task(app, double, way, kind):
