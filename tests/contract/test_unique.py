@@ -5,12 +5,13 @@ from collections import Counter
 import pytest
 import trio
 
-from chicory import Unique
+from chicory import RetryPolicy, TaskContext, Unique
 from chicory.app import Chicory
 from chicory.brokers.base import Settlement
 from chicory.errors import QueueFull
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn
 from chicory.schedules.entry import Entry
+from chicory.testing import running_worker
 from chicory.types import QueueSizes
 from tests.contract.harness import OOPS, books, finish_all, message, promoted, receive, settle, taken_back, worker
 
@@ -271,3 +272,35 @@ async def test_a_schedule_sends_nothing_while_its_last_run_is_unfinished(broker)
     assert not await timetable.fire(entry, begun + 0.002, one())
     assert await timetable.fire(entry, begun + 0.003, one())
     assert not await free(broker)
+
+
+async def test_of_many_callers_at_once_a_worker_runs_one_and_all_get_its_result(harness):
+    app = Chicory(harness.broker, harness.backend, retry_policy=RetryPolicy(max_retries=1, retry_delay=0.0))
+    ready, runs, calls, results = trio.Event(), [], [], []
+
+    @app.task(name="count", unique=True)
+    async def count(context: TaskContext, step: int) -> int:
+        runs.append(context.retries)
+        await ready.wait()
+        if not context.retries:
+            raise ValueError("once more")
+        return step + len(runs)
+
+    async def call():
+        calls.append(await count.delay(0))
+        results.append(await calls[-1].get(timeout=10))
+
+    with trio.fail_after(15):
+        async with running_worker(app), trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(call)
+            while not runs or len(calls) < 30:
+                await trio.sleep(0.005)
+            assert await count.send(0) == await count.send(0)
+            ready.set()
+        async with running_worker(app):
+            again = await count.delay(0)
+            assert await again.get(timeout=10) == 4
+
+    assert results == [2] * 30
+    assert runs == [0, 1, 0, 1]
