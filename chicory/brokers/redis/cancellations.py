@@ -78,13 +78,16 @@ class Cancellations:
                     if self.ids:
                         return set(self.ids)
                 assert self._connection is not None
-                _, _, task_id = await self._connection.receive()
+                said = await self._connection.receive()
+                if isinstance(said, BrokerError):
+                    raise said
             except BrokerError as error:
                 log.info("cannot hear of cancelled tasks (%s); trying on", error)
                 await trio.sleep(_PAUSE * (0.5 + random.random()))
             else:
-                self.ids.add(task_id.decode())
-                return {task_id.decode()}
+                task_id = said[2].decode()
+                self.ids.add(task_id)
+                return {task_id}
 
     async def _listen(self) -> None:
         self._connection = None
