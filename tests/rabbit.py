@@ -4,6 +4,8 @@ It takes seconds to start, so one serves a whole session, and every test takes a
 """
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +57,14 @@ class RabbitNode(Node):
         """Kill it and start it on the same address."""
         self.kill()
         self.start()
+
+    def pause(self) -> None:
+        """Have it stand still, with all its processes."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """And go on."""
+        os.killpg(self.pid, signal.SIGCONT)
 
     def vhost(self) -> str:
         """The name of a new virtual host."""

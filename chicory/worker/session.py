@@ -151,6 +151,8 @@ class Session:
                     settling.cancel_scope.cancel()
                 keeping.cancel_scope.cancel()
         finally:
+            # Whatever doubt there was, it was about this lease.
+            self._terms.gate.open("lease")
             self._give_back()
             self._terms.tally.left += await self._settler.finish(LAST_FLUSH)
 

@@ -6,6 +6,8 @@ from chicory.errors import BrokerError
 from tests.faults.tree import PATIENCE, Tree, until
 
 QUEUE = "chicory.queue.default"
+# Seconds; the lease is two of them.
+HEARTBEAT = 5.0
 
 
 class RabbitTree(Tree):
@@ -30,8 +32,8 @@ class RabbitTree(Tree):
         # What is Redis' own stands in a table that nobody reads.
         text = self.config.read_text().replace('type = "redis"', 'type = "rabbitmq"')
         text = text.replace(f'url = "{self.url}"\n', "")
-        table = f'[broker.rabbitmq]\nurl = "{self.url}"\nqueue_type = "{self.queue_type}"\nheartbeat = 5.0\n'
-        self.config.write_text(f"{text}{table}")
+        table = f'[broker.rabbitmq]\nurl = "{self.url}"\nqueue_type = "{self.queue_type}"\n'
+        self.config.write_text(f"{text}{table}heartbeat = {HEARTBEAT}\n")
 
     async def ready(self):
         workers = self.settings("supervisor", "workers")

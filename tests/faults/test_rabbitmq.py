@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from tests.faults.load import long, message, probe, quick, send
-from tests.faults.rabbit_tree import QUEUE, RabbitTree, close_books
+from tests.faults.rabbit_tree import HEARTBEAT, QUEUE, RabbitTree, close_books
 from tests.faults.tree import until
+from tests.proxy import open_proxy
 from tests.rabbit import rabbit_node
 
 __all__ = ["rabbit_node"]
@@ -153,6 +154,103 @@ async def test_a_deleted_queue_is_declared_again(tree, app):
     tree.node.delete_queue(tree.vhost, QUEUE)
 
     await probe(tree, app, 5.0)
+    await until(lambda: tree.consumers() == 3, "all workers consume", 5.0)
+    await close_books(tree, app)
+
+
+@pytest.mark.long
+async def test_a_server_that_is_killed_ten_times_loses_nothing_and_everybody_works_on(tree, app):
+    load = quick(2000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: send(tree, app, load, batch=10, pause=0.02, stubborn=True))
+        for _ in range(10):
+            await trio.sleep(0.3)
+            killed = tree.ledger.fault("server killed", lasting=float("inf"))
+            await trio.to_thread.run_sync(tree.node.restart)
+            await probe(tree, app, 5.0)
+            tree.ledger.over(killed)
+
+    await close_books(tree, app, overlapping=True)
+    await until(lambda: tree.consumers() == 3, "all workers consume", 5.0)
+
+
+@pytest.mark.long
+async def test_a_server_that_stands_still_for_longer_than_the_lease_loses_nothing(tree, app):
+    """The workers take it for gone, and cancel what they run; it takes them for gone when it goes on."""
+    load = long(24, 2.0) + quick(300)
+    await send(tree, app, load)
+    await until(lambda: tree.ledger.running(), "tasks run")
+
+    stopped = tree.ledger.fault("SIGSTOP", lasting=float("inf"))
+    tree.node.pause()
+    try:
+        await until(
+            lambda: "has lost its lease" in tree.log() or "cannot be renewed" in tree.log(), "it is noticed", 20
+        )
+        await trio.sleep(3 * HEARTBEAT)
+    finally:
+        tree.node.resume()
+    await probe(tree, app, 10.0)
+    tree.ledger.over(stopped)
+
+    await close_books(tree, app, overlapping=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_a_network_that_loses_one_way_loses_no_message(rabbit_node, way):
+    async with open_proxy(rabbit_node.address, resp=False) as proxy:
+        tree = RabbitTree(
+            rabbit_node,
+            url=lambda vhost: f"amqp://guest:guest@127.0.0.1:{proxy.address[1]}/{vhost}",
+            worker={"max_deliveries": 1000},
+        )
+        try:
+            await tree.start().ready()
+            async with tree.client() as app:
+                load = quick(300) + long(12, 1.0)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(lambda: send(tree, app, load, batch=10, pause=0.02, stubborn=True))
+                    await trio.sleep(0.3)
+                    lost = tree.ledger.fault(f"nothing goes {way}", lasting=float("inf"))
+                    proxy.blackhole(up=way == "up", down=way == "down")
+                    # Both sides notice by the missing heartbeats.
+                    await trio.sleep(4 * HEARTBEAT)
+                    proxy.heal()
+                    await probe(tree, app, 10.0)
+                    tree.ledger.over(lost)
+                await close_books(tree, app, overlapping=True)
+            assert await tree.stop() == 0
+        finally:
+            tree.remove()
+
+
+async def test_a_policy_that_limits_the_queue_refuses_and_loses_nothing(tree, app):
+    policy = '[{<<"max-length">>, 5}, {<<"overflow">>, <<"reject-publish">>}]'
+    where = f'<<"{tree.vhost}">>, <<"limit">>'
+    tree.node.evaluate(
+        f'rabbit_policy:set({where}, <<"^chicory.queue">>, {policy}, 0, <<"queues">>, <<"tests">>), true.'
+    )
+    try:
+        # One at a time: of several, those before the refused one would be there twice.
+        await send(tree, app, [message("work", 0.01) for _ in range(200)], batch=1, stubborn=True)
+        await probe(tree, app, 5.0)
+    finally:
+        tree.node.evaluate(f'rabbit_policy:delete({where}, <<"tests">>), true.')
+
+    await close_books(tree, app)
+
+
+@pytest.mark.long
+async def test_a_queue_that_is_deleted_under_load_takes_only_what_waited_in_it(tree, app):
+    for _ in range(5):
+        await send(tree, app, long(24, 0.3))
+        await until(lambda: len(tree.ledger.running()) == 24, "all run")
+
+        tree.node.delete_queue(tree.vhost, QUEUE)
+
+        await probe(tree, app, 5.0)
     await until(lambda: tree.consumers() == 3, "all workers consume", 5.0)
     await close_books(tree, app)
 

@@ -22,6 +22,7 @@ class FlakyBroker(MemoryBroker):
     error = None
     reconciled = 0
     hides = False
+    lost = False
 
     @asynccontextmanager
     async def consumer(self, queues, *, name, limit):
@@ -59,7 +60,8 @@ class FlakyConsumer:
         return await self._call(self._consumer.settle, settlements)
 
     async def renew(self):
-        return await self._call(self._consumer.renew)
+        held = await self._call(self._consumer.renew)
+        return held and not self._broker.lost
 
     async def reconcile(self, held):
         self._broker.reconciled += 1
@@ -144,6 +146,25 @@ async def test_a_long_outage_cancels_what_runs_and_the_lease_is_used_again(autoj
 
     assert len(ends) == 2
     assert worker.report()["release"] == 1
+
+
+async def test_a_lease_in_doubt_that_is_lost_in_the_end_leaves_no_doubt_about_the_next(autojump_clock, app, broker):
+    @app.task
+    async def quick() -> int:
+        return 1
+
+    async with running_worker(app, scheduler=False) as worker:
+        broker.error = BrokerUnavailable("cut")
+        await trio.sleep(25)
+        assert worker.state == "away"
+        broker.error, broker.lost = None, True
+        await trio.sleep(1)
+        broker.lost = False
+
+        result = await quick.delay()
+        with trio.fail_after(10):
+            assert await result.get() == 1
+        assert worker.state == "working"
 
 
 async def test_what_may_not_go_on_must_leave_at_nine_tenths(autojump_clock, app, broker):
