@@ -19,6 +19,7 @@ from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfi
 from chicory.context import TaskContext
 from chicory.drivers import backend_at, broker_of, open_backend, open_broker
 from chicory.errors import DuplicateTaskError, ScheduleError, TaskNotFoundError, UsageError
+from chicory.lifespan import Lifespan, lifespans_of
 from chicory.links.executor import TRIO, on_this_thread
 from chicory.links.sync_executor import finish
 from chicory.middleware import M, Middleware, check_middleware, send_through
@@ -61,12 +62,12 @@ class TaskDecorator(Protocol):
     # A checker sees that a coroutine is a value too; the first overload that fits is the one meant.
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]
-        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+        self, function: Callable[Concatenate[TaskContext[Any], P], Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
+    def __call__(self, function: Callable[Concatenate[TaskContext[Any], P], R], /) -> SyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
@@ -78,12 +79,12 @@ class ScheduleDecorator(Protocol):
     def __call__(self, function: AnyTask, /) -> AnyTask: ...
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]
-        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+        self, function: Callable[Concatenate[TaskContext[Any], P], Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
+    def __call__(self, function: Callable[Concatenate[TaskContext[Any], P], R], /) -> SyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
@@ -99,6 +100,9 @@ class Chicory:
     config: settings given in code; they win over the environment and the file.
     delivery_mode, retry_policy, validation_mode, flavor: for the tasks that do not say otherwise.
 
+    lifespan: an async generator function of the app, or what returns an async context manager; entered in every worker
+        process before its first task and left after the last.  It is of the app's flavor; a mapping has one for each.
+
     Nothing is read or connected before it is needed.
     """
 
@@ -112,6 +116,7 @@ class Chicory:
         retry_policy: RetryPolicy | None = None,
         validation_mode: ValidationMode = ValidationMode.NONE,
         flavor: Flavor = "trio",
+        lifespan: Lifespan | Mapping[Flavor, Lifespan] | None = None,
         name: str | None = None,
     ) -> None:
         self.name = name
@@ -119,6 +124,7 @@ class Chicory:
         self.validation_mode = ValidationMode(validation_mode)
         self.retry_policy = retry_policy or RetryPolicy()
         self.flavor: Flavor = check_flavor(flavor)
+        self.lifespans = lifespans_of(lifespan, self.flavor)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._schedules = Schedules()
         self._on_send: tuple[Middleware, ...] = ()
@@ -347,12 +353,12 @@ class Chicory:
 
     @overload
     def task(  # pyright: ignore[reportOverlappingOverload]
-        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+        self, function: Callable[Concatenate[TaskContext[Any], P], Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
     @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
-    def task(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
+    def task(self, function: Callable[Concatenate[TaskContext[Any], P], R], /) -> SyncTask[P, R]: ...
     @overload
     def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload

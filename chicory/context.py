@@ -6,26 +6,38 @@ A task whose first parameter is annotated `TaskContext` is given one; whoever ca
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, final, get_origin
 
 import attrs
 import trio
 
 from chicory.delay import check_delay
+from chicory.errors import UsageError
 from chicory.ids import new_id
 from chicory.schedules.schedule import SCHEDULE, SLOT
 from chicory.types import Progress, TaskMessage
 
 __all__ = ["TaskContext"]
 
+if TYPE_CHECKING:
+    # With a default, so that a mere TaskContext stays one; for checkers alone, which bring the package along.
+    from typing_extensions import TypeVar as DefaultingTypeVar
+
+    State = DefaultingTypeVar("State", default=None)
+else:
+    State = TypeVar("State")
+
 # Takes the task's id and how far it is.
 Report = Callable[[str, Progress], None]
+
+# Where no lifespan was entered.
+NO_STATE: Final = object()
 
 
 @final
 @attrs.frozen
-class TaskContext:
-    """One run of one task.
+class TaskContext(Generic[State]):
+    """One run of one task, with the state that the app's lifespan gave: `TaskContext[Resources]`.
 
     deliveries: how often the message was handed to a worker, 1-based; more than 1 says that a worker died with it.
     max_retries: how many retries the policy allows.
@@ -38,11 +50,21 @@ class TaskContext:
     max_retries: int = 0
     deadline: datetime | None = None
     report: Report | None = attrs.field(default=None, repr=False)
+    _state: State = attrs.field(default=cast("Any", NO_STATE), alias="state", repr=False, eq=False)
 
     @classmethod
-    def of_call(cls, name: str) -> "TaskContext":
+    def of_call(cls, name: str) -> "TaskContext[Any]":
         """For a task that is called as a function, without any queue."""
-        return cls(TaskMessage(new_id(), name=name))
+        return TaskContext(TaskMessage(new_id(), name=name))
+
+    @property
+    def state(self) -> State:
+        """What the lifespan of the app gave in this process; UsageError where none was entered."""
+        if self._state is NO_STATE:
+            raise UsageError(
+                "no lifespan was entered here; give one, Chicory(lifespan=...), or in tests TaskContext(..., state=...)"
+            )
+        return self._state
 
     @property
     def task_id(self) -> str:
@@ -183,4 +205,6 @@ def _seconds(delay: float | timedelta) -> float:
 
 def wants_context(annotation: Any) -> bool:
     """Whether a parameter annotated so is to be given the context."""
-    return annotation is TaskContext or annotation in ("TaskContext", "context.TaskContext", "chicory.TaskContext")
+    if isinstance(annotation, str):
+        return annotation.partition("[")[0] in ("TaskContext", "context.TaskContext", "chicory.TaskContext")
+    return annotation is TaskContext or get_origin(annotation) is TaskContext

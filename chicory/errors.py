@@ -20,6 +20,7 @@ ChicoryError
 │   └── PublishUnknown         no answer: the message may or may not be there; repeating it with the same id is safe
 ├── RunError                   nobody raises these: as failures of tasks they have names, for retry_on and ignore_on
 │   └── TaskTimeout            took longer than its timeout
+├── LifespanError              yours: the app's lifespan failed, so its worker ends
 ├── LeaseLost                  neither: this worker was taken for dead, its deliveries went to others
 └── ResultError
     ├── RemoteTaskError        the task failed for good; `.failure` says how
@@ -163,6 +164,10 @@ class RunError(ChicoryError):
 
 class TaskTimeout(RunError, TimeoutError):
     """A run took longer than its timeout."""
+
+
+class LifespanError(ChicoryError):
+    """A lifespan of the app failed, so the worker ends."""
 
 
 class LeaseLost(ChicoryError):

@@ -31,7 +31,7 @@ class Task(RemoteTask[P, R]):
         super().__init__(app, name, settings)
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
-        self.flavor = _flavor(app, name, settings, is_async=self.is_async)
+        self.flavor: Flavor | None = _flavor(app, name, settings, is_async=self.is_async)
         self.takes_context = _takes_context(function, name)
         self.shape = Shape(function, skip=int(self.takes_context))
         self.contract = Contract(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, cast, final
 
 import outcome
@@ -27,7 +28,6 @@ class AsyncioLoop:
     """
 
     def __init__(self) -> None:
-        self.over = False
         # When it last turned after a `ping`, by time.monotonic().
         self.turned = float("-inf")
         self._token = trio.lowlevel.current_trio_token()
@@ -47,6 +47,11 @@ class AsyncioLoop:
     def thread(self) -> int | None:
         """The identifier of its thread."""
         return self._thread.ident
+
+    @property
+    def over(self) -> bool:
+        """Whether it takes no more calls: from the moment it broke, although what is on it may take a while to end."""
+        return self._why is not None or self._ended.is_set()
 
     @property
     def busy(self) -> int:
@@ -85,6 +90,26 @@ class AsyncioLoop:
                 if self._why is not None:
                     raise RuntimeError("the asyncio loop that it ran on broke") from self._why
             raise
+
+    async def hold(
+        self, manager: AbstractAsyncContextManager[Any], entered: Callable[[Any], None], leave: trio.Event
+    ) -> None:
+        """Enter *manager* on the loop, tell what that gave, and leave it after *leave*."""
+        leaving = asyncio.Event()
+
+        async def stay() -> None:
+            async with manager as state:
+                self._token.run_sync_soon(entered, state)
+                await leaving.wait()
+
+        async def pass_on() -> None:
+            await leave.wait()
+            self._post(leaving.set)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_on)
+            await self.call(stay, (), {})
+            nursery.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """End the loop as `asyncio.run` does: what is left on it is cancelled and waited for."""
@@ -156,7 +181,6 @@ class AsyncioLoop:
             trio.lowlevel.reschedule(call.waiter, result)
 
     def _after(self) -> None:
-        self.over = True
         self._ended.set()
         if self._why is not None:
             log.error("the asyncio loop broke; the next task begins another", exc_info=self._why)

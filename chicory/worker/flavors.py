@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 import trio
 
 from chicory.app import Chicory
+from chicory.context import NO_STATE
 from chicory.task import Task
-from chicory.types import TaskMessage
+from chicory.types import Flavor, TaskMessage
 
 if TYPE_CHECKING:
     from chicory.links.asyncio_loop import AsyncioLoop
@@ -30,12 +31,28 @@ class Flavors:
         self._limiter = trio.CapacityLimiter(threads)
         # One for the process, begun when it is first needed; another one if it breaks.
         self.asyncio_loop: AsyncioLoop | None = None
+        # What the lifespans of the app gave.
+        self.states: dict[Flavor, Any] = {}
 
     def elsewhere(self, task: Task[..., Any]) -> Elsewhere | None:
         """Where *task* runs; None is on trio."""
         if not task.is_async:
             return self._in_a_thread
         return self._on_asyncio if task.flavor == "asyncio" else None
+
+    def state(self, task: Task[..., Any]) -> Any:
+        """What *task* finds in its context: of its own flavor, or of the one there is."""
+        own: Flavor = task.flavor or task.app.flavor
+        return self.states[own] if own in self.states else next(iter(self.states.values()), NO_STATE)
+
+    def loop(self) -> "AsyncioLoop":
+        """The asyncio loop."""
+        loop = self.asyncio_loop
+        if loop is None or loop.over:
+            from chicory.links.asyncio_loop import AsyncioLoop
+
+            loop = self.asyncio_loop = AsyncioLoop()
+        return loop
 
     async def aclose(self) -> None:
         """End what was begun for tasks, none of which runs any more."""
@@ -51,12 +68,7 @@ class Flavors:
     async def _on_asyncio(
         self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        loop = self.asyncio_loop
-        if loop is None or loop.over:
-            from chicory.links.asyncio_loop import AsyncioLoop
-
-            loop = self.asyncio_loop = AsyncioLoop()
-        return await loop.call(_known, (message, function, args, kwargs), {})
+        return await self.loop().call(_known, (message, function, args, kwargs), {})
 
 
 async def _known(
@@ -68,5 +80,5 @@ async def _known(
 
 def prepare(app: Chicory) -> None:
     """Import what the flavors of *app* need."""
-    if any(task.flavor == "asyncio" for task in app.tasks.values()):
+    if "asyncio" in app.lifespans or any(task.flavor == "asyncio" for task in app.tasks.values()):
         import chicory.links.asyncio_loop  # noqa: F401  # pyright: ignore[reportUnusedImport]

@@ -31,6 +31,8 @@ class Plan:
     elsewhere: Elsewhere | None
     takes_context: bool
     middleware: tuple[Middleware, ...]
+    # What the lifespan gave.
+    state: Any
     # Whether there is nothing to be done but to await the function here.
     plain: bool
     timeout: float | None
@@ -44,11 +46,13 @@ class Plan:
         """At most or at least once: the message says, else the task, else the app."""
         return message.delivery_mode or self.mode
 
-    def context(self, message: TaskMessage, deliveries: int, progress: Report) -> TaskContext:
+    def context(self, message: TaskMessage, deliveries: int, progress: Report) -> TaskContext[Any]:
         """What a run of *message* that begins now is told of itself; *progress* hears what it says."""
         timeout = self.timeout if message.timeout is None else message.timeout
         deadline = None if timeout is None else datetime.now(UTC) + timedelta(seconds=bounded(timeout))
-        return TaskContext(message, deliveries, self.policy_of(message).retry.max_retries, deadline, progress)
+        return TaskContext(
+            message, deliveries, self.policy_of(message).retry.max_retries, deadline, progress, self.state
+        )
 
     def policy_of(self, message: TaskMessage) -> Policy:
         """The rules that *message* is judged by."""
@@ -98,6 +102,7 @@ class Catalog:
             elsewhere=elsewhere,
             takes_context=task.takes_context,
             middleware=app.run_middleware,
+            state=self._flavors.state(task),
             plain=elsewhere is None and not task.takes_context and not app.run_middleware,
             timeout=settings.timeout,
             mode=settings.delivery_mode or app.delivery_mode,

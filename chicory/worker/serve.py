@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from chicory.app import Chicory
-from chicory.errors import BrokerError
+from chicory.errors import BrokerError, LifespanError
 from chicory.exits import INTERNAL
 from chicory.journal import Report, reopen_log
 from chicory.lifeline import Lifeline, lifeline_from_env
@@ -21,8 +21,9 @@ log = logging.getLogger("chicory.worker")
 
 
 async def serve(app: Chicory, *, scheduler: bool, burst: bool = False) -> None:
-    """Run a worker of *app* until it is told to stop; raises BrokerError when it may not start without a broker."""
-    refused: BrokerError | None = None
+    """Run a worker of *app* until it is told to stop; raises BrokerError when it may not start without a broker, and
+    LifespanError."""
+    refused: BrokerError | LifespanError | None = None
     # Also for SIGABRT, which chicoryd sends to a worker that hangs: the stacks of all threads go to stderr.
     faulthandler.enable()
     async with lifeline_from_env() as line, app:
@@ -52,10 +53,11 @@ async def serve(app: Chicory, *, scheduler: bool, burst: bool = False) -> None:
                 nursery.start_soon(_announce, worker, line)
                 try:
                     await worker.run()
-                except BrokerError as error:
+                except (BrokerError, LifespanError) as error:
                     refused = error
                 nursery.cancel_scope.cancel()
-        line.send("bye", report=_report(worker))
+        why = {} if refused is None else {"why": " ".join(str(refused).split())}
+        line.send("bye", report={**_report(worker), **why})
     if refused is not None:
         raise refused
 

@@ -14,7 +14,7 @@ from chicory.app import Chicory
 from chicory.backends.base import Notable
 from chicory.brokers.base import Delivery, next_life
 from chicory.config import WorkerConfig
-from chicory.errors import BrokerError, LeaseLost
+from chicory.errors import BrokerError, LeaseLost, LifespanError
 from chicory.exits import sole
 from chicory.outage import Outage, Pace
 from chicory.process import Memory
@@ -27,6 +27,7 @@ from chicory.worker.fetch import Gate
 from chicory.worker.flavors import Flavors
 from chicory.worker.holdings import Tally
 from chicory.worker.lease import boottime
+from chicory.worker.life import Life
 from chicory.worker.plan import Catalog
 from chicory.worker.session import Session, Terms
 from chicory.worker.sight import Sight
@@ -69,6 +70,9 @@ class Worker:
         self._clock = clock
         self._leave = leave or _wait_for
         self.flavors = Flavors(self.config.concurrency)
+        self._life = Life(app, self.flavors, limit=self._time_to_leave)
+        self._patience = trio.CancelScope(shield=True)
+        self._stop_by = float("-inf")
         self._tally = Tally()
         self._gate = Gate()
         self._drain = Drain()
@@ -77,6 +81,7 @@ class Worker:
         self._grace = self.config.shutdown_timeout
         self._outage = Outage(Pace.of(app.config.broker.server), over=self._doubt)
         self._session: Session | None = None
+        self._nursery: trio.Nursery | None = None
         self._joining: trio.CancelScope | None = None
         self._served = False
         self._stopping = False
@@ -86,9 +91,10 @@ class Worker:
         """Work until `stop()`, then until what runs has ended or its time is over.
 
         Cancelling ends it too, without the time to finish: what runs is given back.
-        Raises BrokerUnavailable or BrokerRefused at the start when `require_broker` is set; else it tries on.
+        Raises LifespanError when a lifespan of the app fails, and BrokerUnavailable or BrokerRefused at the start when
+        `require_broker` is set; else it tries on.
         """
-        refused: BrokerError | None = None
+        refused: BrokerError | LifespanError | None = None
         async with trio.open_nursery() as nursery:
             if self._scheduler:
                 scheduler = Scheduler(
@@ -102,12 +108,14 @@ class Worker:
                 nursery.start_soon(clean, self.app.backend)
             if self._burst:
                 nursery.start_soon(stop_when_empty, self)
+            self._nursery = nursery
             try:
-                await self._serve()
-            except BrokerError as error:
+                await self._life.live(self._serve)
+            except (BrokerError, LifespanError) as error:
                 refused = error
             finally:
                 await self._close_flavors()
+                self._patience.cancel()
             nursery.cancel_scope.cancel()
         if refused is not None:
             raise refused
@@ -133,6 +141,8 @@ class Worker:
         if grace is not None:
             self._grace = min(self._grace, max(0.0, grace))
         self._stopping = True
+        self._stop_by = trio.current_time() + self._grace
+        self._life.abandon()
         if self._joining is not None:
             self._joining.cancel()
         if self._session is not None:
@@ -172,11 +182,15 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """In a word: stopping, away (the broker is), joining, held (the lease is in doubt), quiet or working."""
+        """In a word: stopping, away (the broker is), entering (the lifespan of the app), joining, held (the lease is in
+        doubt), quiet or working.
+        """
         if self._stopping:
             return "stopping"
         if self._outage.on:
             return "away"
+        if not self._life.begun:
+            return "entering"
         if self._session is None:
             return "joining"
         return "held" if self._gate.closed("lease") else "quiet" if self._gate.closed("quiet") else "working"
@@ -288,17 +302,29 @@ class Worker:
                     raise cause from None
                 await self._try_later(cause)
 
+    def _time_to_leave(self) -> float:
+        """Seconds to leave a lifespan in, before it is cancelled."""
+        seconds = max(self._stop_by - trio.current_time(), self.config.cancel_grace)
+        self._be_patient(seconds + self.config.cancel_grace)
+        return seconds
+
     async def _close_flavors(self) -> None:
         """End what tasks ran on, with the time to clean up that a cancelled task has, too."""
+        self._be_patient(self.config.cancel_grace)
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._lose_patience)
-                await self.flavors.aclose()
-                nursery.cancel_scope.cancel()
+            await self.flavors.aclose()
 
-    async def _lose_patience(self) -> None:
-        await trio.sleep(self.config.cancel_grace)
-        self._leave(1)
+    def _be_patient(self, seconds: float) -> None:
+        """What is to end now has *seconds* to; then the process leaves without it."""
+        self._patience.cancel()
+        self._patience = trio.CancelScope(shield=True)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._lose_patience, self._patience, seconds)
+
+    async def _lose_patience(self, scope: trio.CancelScope, seconds: float) -> None:
+        with scope:
+            await trio.sleep(seconds)
+            self._leave(1)
 
     async def _hold_lease(self, name: str, terms: Terms) -> bool:
         """Join as *name* and work until that ends; True when the name is used up."""

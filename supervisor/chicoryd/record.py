@@ -144,7 +144,10 @@ def _woke(fleet: Fleet, seconds: float, now: float) -> Step:
 
 def _exited(fleet: Fleet, slot: Slot, event: Exited, now: float) -> Step:
     blamed = f", because it {slot.blame}" if slot.blame else ""
+    said = (slot.report or {}).get("why")
     why = cause(event.code, starved=event.starved and not blamed) + blamed
+    if isinstance(said, str):
+        why += f": {said}"
     asked_to = slot.state is State.STOPPING and event.code in (0, -signal.SIGTERM)
     lived = 0.0 if slot.ready_at is None else now - slot.ready_at
     # Who was told to leave, and then starts again, has not failed.
@@ -198,6 +201,7 @@ def _drained(slot: Slot, why: str) -> Message:
     # Of one that said nothing, its last beat is all that is known.
     unsaid = [{"id": task.get("id"), "name": task.get("name"), "end": "killed"} for task in tasks(slot)]
     ends = report.pop("tasks", unsaid)
+    report.pop("why", None)  # said in its end
     return {"worker": slot.name, "consumer": slot.consumer, "end": why, "tasks": ends, "counts": report}
 
 

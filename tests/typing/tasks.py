@@ -65,7 +65,14 @@ async def watch(message: TaskMessage, call_next: CallNext) -> object:
     return await call_next(message)
 
 
+@app.task
+async def use(context: TaskContext[list[str]], word: str) -> int:
+    context.state.append(1)  # error: reportArgumentType, arg-type
+    return context.state.index(word)
+
+
 async def right() -> None:
+    assert_type(await (await use.delay("a")).get(), int)
     assert_type(await (await crawl.delay("https://example.com")).get(), int)
     assert_type(await double(1), int)
     assert_type(shout("a", times=2), str)

@@ -1414,6 +1414,20 @@ def test_the_drain_report_says_what_became_of_every_task():
     assert second["end"] == "killed by SIGKILL, because it has not left"
 
 
+def test_a_child_that_says_why_it_ends_is_quoted():
+    kernel = Kernel(plan())
+    kernel.boot()
+    worker = kernel.one("worker-1")
+
+    kernel.post(
+        Said(worker.pid, {"t": "bye", "report": {"done": 7, "why": "the lifespan failed: OSError: no database"}})
+    )
+    kernel.exit(worker.pid, 70)
+
+    (slot,) = [slot for slot in kernel.fleet.slots if slot.name == "worker-1"]
+    assert slot.ended == "exited with status 70: the lifespan failed: OSError: no database"
+
+
 def test_ten_crashes_in_a_minute_are_degraded_health():
     kernel = Kernel(plan())
     kernel.boot()

@@ -34,6 +34,7 @@ LEVELS = [
         "callers",
         "conditions",
         "context",
+        "lifespan",
         "middleware",
         "remote",
         "result",
