@@ -1,7 +1,8 @@
 """Chicory: the tasks of an application, and the broker and backend they go through."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,11 @@ class Chicory:
         return self._schedules
 
     @property
+    def said(self) -> ChicoryConfig:
+        """The settings that the program itself gave; nothing is read for them."""
+        return self._said
+
+    @property
     def config(self) -> ChicoryConfig:
         """The settings, from file, environment and code; read once, when first asked for."""
         if self._config is None:
@@ -173,6 +179,16 @@ class Chicory:
     def joined(self) -> bool:
         """Whether the broker itself stores results, in one step with settling."""
         return self._connectable()[2]
+
+    @contextmanager
+    def connected(self, broker: "Broker", backend: "Backend | None", config: ChicoryConfig) -> Generator[None]:
+        """While the block lasts, these in place of its own, which are neither read nor connected; for tests."""
+        before = self._ends, self._config
+        self._ends, self._config = _joined(broker, backend), config
+        try:
+            yield
+        finally:
+            self._ends, self._config = before
 
     def find(self, name: str) -> Task[..., Any]:
         """The task called *name*; raises TaskNotFoundError with the nearest one."""
@@ -533,20 +549,25 @@ class Chicory:
         if self._ends is None:
             broker = self._given_broker or open_broker(self.config)
             backend = self._given_backend or open_backend(self.config)
-            joined = False
-            if backend is not None:
-                backend.attend(broker)
-            if backend is not None and backend.joins(broker):
-                broker.join(backend)
-                joined = True
-            elif isinstance(backend, Notable):
-                broker.announce(partial(_reopen, backend))
             # Another thread may have been faster; all go on with what it made.
-            self._ends = self._ends or (broker, backend, joined)
+            self._ends = self._ends or _joined(broker, backend)
         return self._ends
 
     def __repr__(self) -> str:
         return f"<Chicory {self.name or 'app'}: {len(self._tasks)} tasks>"
+
+
+def _joined(broker: "Broker", backend: "Backend | None") -> "tuple[Broker, Backend | None, bool]":
+    """Both, and whether the broker stores the results."""
+    if backend is None:
+        return broker, None, False
+    backend.attend(broker)
+    joins = backend.joins(broker)
+    if joins:
+        broker.join(backend)
+    elif isinstance(backend, Notable):
+        broker.announce(partial(_reopen, backend))
+    return broker, backend, joins
 
 
 async def _reopen(backend: "Notable", task_id: str) -> None:

@@ -80,6 +80,17 @@ def is_running() -> bool:
     return True
 
 
+async def in_thread(work: Callable[[], T], cancel: Callable[[], object]) -> T:
+    """What *work* returns, which blocks and so has a thread; should the caller be cancelled, *cancel* makes it end."""
+    future = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait([future])
+        raise
+
+
 async def _farewell(close: Callable[[], None]) -> AsyncGenerator[None]:
     try:
         yield

@@ -49,6 +49,7 @@ class Worker:
     clock: seconds that leases are measured by.
     leave: called with the number of runs that do not end although they were cancelled.  A process should exit there, so
         that they end with it.  None waits for them.
+    catalog: makes what says how each task is run.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Worker:
         name: str | None = None,
         clock: Callable[[], float] = boottime,
         leave: Callable[[int], None] | None = None,
+        catalog: Callable[[Chicory, WorkerConfig, Flavors], Catalog] = Catalog,
     ) -> None:
         self.app = app
         self.config = config or app.config.worker
@@ -70,6 +72,7 @@ class Worker:
         self._clock = clock
         self._leave = leave or _wait_for
         self.flavors = Flavors(self.config.concurrency)
+        self._catalog = catalog
         self._life = Life(app, self.flavors, limit=self._time_to_leave)
         self._patience = trio.CancelScope(shield=True)
         self._stop_by = float("-inf")
@@ -274,7 +277,7 @@ class Worker:
     async def _serve(self) -> None:
         terms = Terms(
             config=self.config,
-            catalog=Catalog(self.app, self.config, self.flavors),
+            catalog=self._catalog(self.app, self.config, self.flavors),
             keeps_results=self.app.backend is not None,
             backend=None if self.app.joined else self.app.backend,
             notable=self.app.backend if isinstance(self.app.backend, Notable) else None,

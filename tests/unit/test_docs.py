@@ -1,6 +1,8 @@
 """Every block of code in the documents runs, against private servers where it needs one."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -12,9 +14,12 @@ from tests.pages import ROOT, blocks, check_command, commands, links, run
 from tests.servers import running_server
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [block for page in PAGES for block in blocks(page, "bash", "console", "toml")]
+# Its blocks are the files of a program and of its tests.
+TESTING = ROOT / "docs" / "testing.md"
+BLOCKS = [block for page in PAGES if page != TESTING for block in blocks(page, "bash", "console", "toml")]
 REDIS = ROOT / "docs" / "redis.md"
 CALLING = ROOT / "docs" / "calling.md"
+RUNNABLE = sorted({*(ROOT / "docs").glob("*.md")} - {CALLING, TESTING})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def block_with(text):
     return found
 
 
-@pytest.mark.parametrize("page", sorted({*(ROOT / "docs").glob("*.md")} - {CALLING}), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
 async def test_the_python_of_a_page_runs_from_top_to_bottom(page, settings):
     names = namespace()
 
@@ -129,3 +134,22 @@ async def test_what_the_page_on_schedules_shows_holds(settings, autojump_clock, 
     await names["test_it_beats_once_a_minute"]()
 
     assert f"# {refusal.strip()}" in page.read_text()
+
+
+def test_the_tests_on_the_page_about_testing_pass(tmp_path):
+    for block in blocks(TESTING, "python"):
+        name = block.text.splitlines()[0].removeprefix("# ")
+        (tmp_path / name).write_text(block.text)
+    (settings,) = [block.text for block in blocks(TESTING, "toml")]
+    (tmp_path / "pyproject.toml").write_text(settings)
+
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=stripped())
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout
+
+
+def stripped():
+    """An environment with nothing about Chicory or pytest in it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CHICORY", "PYTEST"))}

@@ -59,7 +59,7 @@ LEVELS = [
     },
     # A worker in a process of its own has no scheduler in it, but `Worker(app).run()` has.
     {"worker"},
-    {"cli", "testing"},
+    {"cli", "testing", "pytest_plugin"},
 ]
 # May be imported from above and from below alike, because it only names what is elsewhere.
 NAMES = {""}

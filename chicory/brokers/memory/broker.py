@@ -1,6 +1,6 @@
 """MemoryBroker: publishing, dead letters and inspection."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from chicory.brokers.base import Consumer, Keeper, Timetable, health_of
 from chicory.brokers.memory.consumer import MemoryConsumer
 from chicory.brokers.memory.keeper import MemoryKeeper
-from chicory.brokers.memory.places import Letter
+from chicory.brokers.memory.places import Letter, Places
 from chicory.brokers.memory.store import Lease, Limits, Records, Store
 from chicory.brokers.memory.timetable import MemoryTimetable
 from chicory.clock import unix_now
@@ -109,10 +109,13 @@ class MemoryBroker:
             lease = Lease(name, frozenset(queues), unix_now() + self._store.limits.lease)
             self._store.leases[name] = lease
         try:
-            yield MemoryConsumer(self._store, lease, places, limit)
+            yield self._consumer(lease, places, limit)
         finally:
             with self._store.lock:
                 self._store.end(lease)
+
+    def _consumer(self, lease: Lease, places: Mapping[str, Places], limit: int) -> MemoryConsumer:
+        return MemoryConsumer(self._store, lease, places, limit)
 
     def keeper(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Keeper]:
         """See Broker."""

@@ -42,13 +42,16 @@ class MemoryConsumer:
                 if self._lease.lost:
                     raise LeaseLost(f"consumer {self.name} was taken for dead; join again under another name")
                 free = min(limit, self._limit - len(self._lease.held))
-                taken = self._store.deliver(self._lease, self._queues, free)
+                taken = self._take(free)
                 turn = None if taken else self._store.arrival.turn()
             if turn is None:
                 # Shielded: a cancellation here would leave deliveries that nobody has seen.
                 await cancel_shielded_checkpoint()
                 return taken
             await self._store.arrival.heard(turn)
+
+    def _take(self, free: int) -> list[Delivery]:
+        return self._store.deliver(self._lease, self._queues, free)
 
     def reconnect(self) -> None:
         pass  # there is nothing between us and the broker

@@ -76,6 +76,12 @@ class Places:
         """When the first delayed message is due."""
         return self._delayed[0][0] if self._delayed else None
 
+    @property
+    def waiting(self) -> list[tuple[Entry, float | None]]:
+        """What is ready, in its turn, then what is delayed, with when it is due."""
+        ready = [(entry, None) for _, _, entry in sorted(self._ready, key=_turn)]
+        return [*ready, *((entry, due) for due, _, entry in sorted(self._delayed, key=_turn))]
+
     def publish(self, entry: Entry, due: float | None) -> None:
         """Take *entry* in: ready, or delayed until *due*."""
         self.books["published"] += 1
@@ -94,6 +100,16 @@ class Places:
         entry = heapq.heappop(self._ready)[2]
         self.delivered[receipt] = entry
         return entry
+
+    def pick(self, receipt: int, task_id: str) -> Entry | None:
+        """Deliver the first ready message of this task against *receipt*, past all others; None when there is none."""
+        found = min((item for item in self._ready if item[2].task_id == task_id), key=_turn, default=None)
+        if found is None:
+            return None
+        self._ready.remove(found)
+        heapq.heapify(self._ready)
+        self.delivered[receipt] = found[2]
+        return found[2]
 
     def let_go(self, receipt: int) -> Entry:
         """End a delivery; where its message goes is said by what is called next."""
@@ -166,3 +182,7 @@ class Places:
         else:
             self.reschedules += not self._delayed or due < self._delayed[0][0]
             heapq.heappush(self._delayed, (due, entry.turn, entry))
+
+
+def _turn(item: tuple[float, int, Entry]) -> tuple[float, int]:
+    return item[:2]

@@ -104,6 +104,11 @@ class Store:
         """The queue of this name, made when it is first asked for."""
         return self._queues[check_queue(queue)]
 
+    @property
+    def queues(self) -> Mapping[str, Places]:
+        """All queues that were ever asked for."""
+        return self._queues
+
     def publish(self, message: TaskMessage, raw: bytes, due: float | None) -> str | None:
         """Take *message* in; the id of the one that is here already, by its own id or by its unique key.
 
@@ -143,6 +148,23 @@ class Store:
             lease.held[receipt] = (queue, queues[queue])
             taken.append(as_delivery(entry, queue, receipt))
         return taken
+
+    def deliver_task(self, lease: Lease, queues: Mapping[str, Places], task_id: str) -> list[Delivery]:
+        """The delivery of one task into the hands of *lease*, whatever else is ready; none when it is not ready."""
+        for queue, places in queues.items():
+            receipt = next(self._numbers)
+            if (entry := places.pick(receipt, task_id)) is not None:
+                lease.held[receipt] = (queue, places)
+                return [as_delivery(entry, queue, receipt)]
+        return []
+
+    def skip(self, seconds: float) -> None:
+        """Time was moved by hand: nobody could renew a lease meanwhile, so all last as much longer."""
+        for lease in self.leases.values():
+            lease.expires += seconds
+        for places in self._queues.values():
+            places.reschedules += 1
+        self.rescheduled.ring()
 
     def acknowledge(self, lease: Lease, delivery: Delivery) -> bool:
         """Let a delivery go before its run; False when *lease* does not hold it."""

@@ -1,0 +1,99 @@
+"""Draining: real workers run what waits, and the clock is moved to whatever is due next, until nothing is left."""
+
+import math
+from collections.abc import MutableMapping
+from functools import partial
+from typing import final
+
+import attrs
+import trio
+
+from chicory.app import Chicory
+from chicory.config import evolve
+from chicory.ids import new_id
+from chicory.testing.broker import ObservedBroker, Watch
+from chicory.testing.catalog import ObservedCatalog
+from chicory.testing.clock import Clock
+from chicory.testing.desk import Desk
+from chicory.testing.records import Run, Undrained
+from chicory.worker.worker import Worker
+
+# Seconds, by the clock of its run, after which a task is taken for one that never ends.
+PATIENCE = 3600.0
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Drain:
+    """One drain.
+
+    within: seconds that pass; None is until nothing is left.  limit: runs there may be.  only: the task to run, alone.
+    raised: where exceptions of tasks are kept, by id.
+    """
+
+    app: Chicory
+    broker: ObservedBroker
+    clock: Clock
+    raised: MutableMapping[str, BaseException]
+    within: float | None = None
+    limit: int = 1000
+    redeliver: bool = False
+    only: str | None = None
+
+    async def perform(self, desk: Desk) -> list[Run]:
+        """The runs there were, in the order in which they ended; raises Undrained when it has gone on for too long."""
+        full = trio.CancelScope()
+
+        def noted() -> None:
+            if len(watch.runs) >= self.limit:
+                full.cancel()
+
+        watch = Watch(noted, redeliver=self.redeliver)
+        until = math.inf if self.within is None else self.clock.time() + self.within
+        with full:
+            while True:
+                self.broker.promote()
+                if self.broker.ready(self.only):
+                    await self._work(desk, watch)
+                    continue
+                due = self.broker.next_due(self.only)
+                if due is None or due > until:
+                    break
+                self.clock.reach(due)
+        if full.cancelled_caught and (left := self.broker.enqueued(self.only)):
+            raise Undrained(f"there were {len(watch.runs)} runs, and that was not all", left)
+        if self.within is not None:
+            self.clock.reach(until)
+        return watch.runs
+
+    async def _work(self, desk: Desk, watch: Watch) -> None:
+        """Have a worker run what is ready, and what that sends."""
+        worker = Worker(
+            self.app,
+            evolve(self.app.config.worker, queues=self._queues()),
+            scheduler=False,
+            name=f"drain:{new_id()}",
+            clock=trio.current_time,
+            catalog=partial(ObservedCatalog, desk=desk, raised=self.raised),
+        )
+        with self.broker.watched(worker.name, watch, only=self.only), trio.move_on_after(PATIENCE) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                await worker.joined()
+                await self._done(worker)
+                worker.stop()
+        if patience.cancelled_caught:
+            raise Undrained(f"a task does not end within {PATIENCE:g} s", self.broker.enqueued(self.only))
+
+    async def _done(self, worker: Worker) -> None:
+        """Wait until nothing is ready and nothing runs."""
+        while True:
+            await worker.idle()
+            if not self.broker.ready(self.only) and not self.broker.holds(worker.name):
+                return
+            # It fetches, or is about to.
+            await trio.lowlevel.checkpoint()
+
+    def _queues(self) -> tuple[str, ...]:
+        ours = {task.settings.queue for task in self.app.tasks.values()}
+        return tuple(sorted({*ours, *self.app.config.worker.consumed, *self.broker.queues}))
