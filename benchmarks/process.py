@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,22 @@ _ROOT = Path(__file__).parents[1]
 _PATIENCE = 120.0
 
 
-def environment() -> dict[str, str]:
-    """What a child is given: settings of whoever runs this must not change what is measured."""
+def environment(**settings: str) -> dict[str, str]:
+    """What a child is given: *settings*, and none of whoever runs this, for they must not change what is measured."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CHICORY")}
-    return {**inherited, "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "supervisor")])}
+    return {**inherited, **settings, "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "supervisor")])}
 
 
 class Process:
     """A Python module that runs, with a pipe each way."""
 
-    def __init__(self, module: str, arguments: Sequence[str], url: str) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], settings: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
-            env={**environment(), URL: url},
+            env=environment(**settings),
             text=True,
         )
 
@@ -69,9 +69,9 @@ class Process:
 
 
 @contextmanager
-def process(module: str, *arguments: object, url: str) -> Generator[Process]:
+def process(module: str, *arguments: object, url: str, **settings: str) -> Generator[Process]:
     """A process that lives at most as long as the block."""
-    child = Process(module, [str(argument) for argument in arguments], url)
+    child = Process(module, [str(argument) for argument in arguments], {URL: url, **settings})
     try:
         yield child
     finally:

@@ -26,11 +26,12 @@ def measure(_: Server, rounds: int) -> list[Figure]:
     """Tasks per second from the first delivery to the last acknowledgement; messages durable, publishing confirmed."""
     try:
         with private_node() as node:
-            asyncio_loop, pika_loop, ours = interleaved(
+            asyncio_loop, pika_loop, ours, by_aio_pika = interleaved(
                 rounds,
                 lambda: _theirs(node.url(), _drain_asyncio),
                 lambda: _theirs(node.url(), _drain_pika),
                 lambda: _ours(node.url()),
+                lambda: _ours(node.url(), "aio-pika"),
             )
     except NodeFailed as failed:
         raise SystemExit(str(failed)) from failed
@@ -45,6 +46,13 @@ def measure(_: Server, rounds: int) -> list[Figure]:
             target=Target(2.0),
         ),
         Figure(group="rabbitmq", name="the same beside a blocking loop on pika", unit="/s", ours=ours, bare=pika_loop),
+        Figure(
+            group="rabbitmq",
+            name='the same by data_path = "aio-pika", beside the native one',
+            unit="/s",
+            ours=by_aio_pika,
+            bare=ours,
+        ),
     ]
 
 
@@ -58,10 +66,10 @@ async def _fill(url: str, queue: str) -> None:
         await app.publish_many([TaskMessage(name="noop", args=[bare.TEXT], queue=queue) for _ in range(TASKS)])
 
 
-def _ours(url: str) -> float:
+def _ours(url: str, data_path: str = "native") -> float:
     trio.run(_fill, url, "default")
     arguments = ("--concurrency", CONCURRENCY, "--prefetch", PREFETCH, "--until", TASKS)
-    with process("benchmarks.worker", *arguments, url=url) as worker:
+    with process("benchmarks.worker", *arguments, url=url, CHICORY_BROKER_RABBITMQ_DATA_PATH=data_path) as worker:
         said = worker.finish()
     assert said["report"]["done"] == TASKS, said["report"]
     return TASKS / said["seconds"]

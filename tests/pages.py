@@ -87,7 +87,7 @@ def check_command(words: list[str]) -> None:
             check_command(rest)
         case "pip":
             assert rest[0] == "install", rest
-            assert set(re.findall(r"\w+", rest[1].partition("[")[2])) <= set(extras()), f"no such extra: {rest}"
+            assert set(re.findall(r"[\w-]+", rest[1].partition("[")[2])) <= set(extras()), f"no such extra: {rest}"
         case _:
             assert program in FOREIGN, f"an unknown program: {program}"
 

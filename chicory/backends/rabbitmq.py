@@ -8,6 +8,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -23,6 +24,7 @@ from chicory.ids import new_id
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import addresses_of
 from chicory.links.amqp_frames import Delivered
+from chicory.links.amqp_paths import connector
 from chicory.links.amqp_port import Channel
 from chicory.outage import Pace
 from chicory.types import ResultRecord, TaskState, WorkerInfo
@@ -47,7 +49,7 @@ class RpcBackend:
 
     def __init__(self, config: RabbitMQBrokerConfig, *, result_ttl: int) -> None:
         timeout, heartbeat = config.connect_timeout, config.heartbeat
-        self._route = Route(addresses_of(config), timeout=timeout, heartbeat=heartbeat)
+        self._route = Route(addresses_of(config), connector(config.data_path), timeout=timeout, heartbeat=heartbeat)
         self._config = config
         self._broker: Broker | None = None
         self._ttl = result_ttl
@@ -161,7 +163,7 @@ class RpcBackend:
                 self._ended = trio.Event()
                 trio.lowlevel.spawn_system_task(self._look_after, self._ended, name="chicory rabbitmq replies")
             channel = await self._line.channel()
-            channel.delivered = self._deliver
+            channel.delivered = partial(self._deliver, channel)
             queue = amqp_methods.queue(
                 self._queue, {"x-queue-type": "classic", "x-expires": self._ttl * 1000}, durable=True
             )
@@ -184,7 +186,7 @@ class RpcBackend:
                     log.info("cannot listen for results (%s); trying on", error)
                     await trio.sleep(pace.wait(failures, random.random()))
 
-    def _deliver(self, delivered: Delivered) -> None:
+    def _deliver(self, channel: Channel, delivered: Delivered) -> None:
         content = delivered.content
         task_id = content.properties.message_id or ""
         awaited = self._awaited.get(task_id)
@@ -196,8 +198,7 @@ class RpcBackend:
             if awaited.record.state.finished:
                 self._finished.append((trio.current_time() + self._ttl, task_id))
                 awaited.changed.set()
-        if self._channel is not None:
-            self._channel.ack(delivered.tag)
+        channel.ack(delivered.tag)
 
     def _take(self, task_id: str) -> None:
         self._awaited.pop(task_id, None)

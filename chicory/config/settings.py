@@ -39,6 +39,7 @@ CONNECTION = ("host", "port", "db", "username", "password", "url")
 
 OnLeaseLoss = Literal["cancel", "finish"]
 QueueType = Literal["classic", "quorum"]
+DataPath = Literal["native", "aio-pika"]
 StartMethod = Literal["template", "exec"]
 LogFormat = Literal["console", "json"]
 
@@ -88,6 +89,7 @@ class RabbitMQBrokerConfig(Section):
     url: overrides host, hosts, port, username, password and vhost; `amqps://` is TLS, commas are between several hosts.
     durable: queues and messages outlive the server.
     queue_type: "quorum" keeps several copies in a cluster.
+    data_path: what speaks to the server: "native", or "aio-pika" on trio-asyncio.
     queue_max_length: publishing to a queue in which this many messages wait raises QueueFull.
     dlq_max_length: the oldest dead letters beyond this are dropped.
     max_priority: priorities from 0 to this; classic queues only.
@@ -108,6 +110,7 @@ class RabbitMQBrokerConfig(Section):
     url: SecretStr | None = setting(default=None, converter=Maybe(RabbitMQUrl()))
     durable: bool = setting(default=True, converter=Switch())
     queue_type: QueueType = setting(default="classic", converter=Word[QueueType]("classic", "quorum"))
+    data_path: DataPath = setting(default="native", converter=Word[DataPath]("native", "aio-pika"))
     queue_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
     dlq_max_length: int | None = setting(default=None, converter=Maybe(Integer(1)))
     max_priority: int | None = setting(default=None, converter=Maybe(Integer(1, 255)))

@@ -15,11 +15,11 @@ from pamqp import base, commands, encode, exceptions, frame, header, heartbeat
 from chicory.errors import BrokerUnavailable
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
-_KINDS = frozenset([_METHOD, _HEADER, _BODY, _HEARTBEAT])
+KINDS = frozenset([_METHOD, _HEADER, _BODY, _HEARTBEAT])
 _END = 0xCE
 # Type, channel and size before each payload, and the end byte after it.
-_FRAME = Struct(">BHI")
-OVERHEAD = _FRAME.size + 1
+FRAME = Struct(">BHI")
+OVERHEAD = FRAME.size + 1
 
 _CONTENT = Struct(">HHQH")
 _DELIVERY = Struct(">QB")
@@ -154,10 +154,10 @@ class FrameReader:
         at, end = 0, len(buffer)
         try:
             while end - at >= OVERHEAD:
-                kind, channel, size = _FRAME.unpack_from(buffer, at)
-                if kind not in _KINDS:
+                kind, channel, size = FRAME.unpack_from(buffer, at)
+                if kind not in KINDS:
                     raise BrokerUnavailable(_not_amqp(buffer[at : at + 8]))
-                start, after = at + _FRAME.size, at + OVERHEAD + size
+                start, after = at + FRAME.size, at + OVERHEAD + size
                 if after > end:
                     break
                 if buffer[after - 1] != _END:
@@ -264,4 +264,4 @@ def publish_frames(message: Outgoing, channel: int, frame_max: int) -> bytes:
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return b"".join((_FRAME.pack(kind, channel, len(payload)), payload, b"\xce"))
+    return b"".join((FRAME.pack(kind, channel, len(payload)), payload, b"\xce"))

@@ -17,6 +17,8 @@ FLOOR = (3, 10)
 MISSED = 2
 
 _REFUSALS = (403, 530)
+# How a handshake fails: with an alert, or with the reset that overtakes it.
+_BROKEN = (ssl.SSLError, trio.BrokenResourceError, ConnectionResetError, BrokenPipeError)
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def _connecting_failed(address: Address, error: BaseException, timeout: float) -
     """What it means for us that *error* came of connecting to *address*; None when it says so itself."""
     if isinstance(error, trio.TooSlowError):
         return BrokerUnavailable(f"{address}: no answer in {timeout:g} s")
-    if isinstance(error, ssl.SSLError | trio.BrokenResourceError) and address.tls is not None:
+    if isinstance(error, _BROKEN) and address.tls is not None:
         cause = error.__cause__ or error
         return BrokerUnavailable(
             f"{address}: no TLS here ({reason(cause)}); check the CA, the name and the certificates"

@@ -9,7 +9,15 @@ from functools import partial
 import pytest
 import trio
 
-from tests.contract.harness import MemoryHarness, QuorumHarness, RabbitHarness, RedisHarness, SqlHarness, imbalance
+from tests.contract.harness import (
+    AioPikaHarness,
+    MemoryHarness,
+    QuorumHarness,
+    RabbitHarness,
+    RedisHarness,
+    SqlHarness,
+    imbalance,
+)
 from tests.databases import mariadb_server, postgresql_server
 from tests.rabbit import rabbit_node
 from tests.servers import embedded_server, redis_server
@@ -18,9 +26,19 @@ __all__ = ["embedded_server", "mariadb_server", "postgresql_server", "rabbit_nod
 
 # The queues that tests use: after each, the books of all of them are asked to close.
 QUEUES = ("default", "other")
+RABBITS = {"rabbitmq": RabbitHarness, "aio-pika": AioPikaHarness, "quorum": QuorumHarness}
+KINDS = ["memory", "redis", "embedded", "rabbitmq", "aio-pika", pytest.param("quorum", marks=pytest.mark.long)]
 
 
-@pytest.fixture(params=["memory", "redis", "embedded", "rabbitmq", pytest.param("quorum", marks=pytest.mark.long)])
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """By aio-pika a model takes minutes, and says of the broker what it says by the native path."""
+    for item in items:
+        if item.path.name == "test_model.py" and item.callspec.params["kind"] == "aio-pika":
+            item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 
@@ -30,8 +48,8 @@ def harness_type(kind, request):
     """Makes a harness out of lease, result_ttl, joined, max_stream_length, dlq_max_length and max_priority."""
     if kind == "memory":
         return MemoryHarness
-    if kind in ("rabbitmq", "quorum"):
-        harness = RabbitHarness if kind == "rabbitmq" else QuorumHarness
+    if kind in RABBITS:
+        harness = RABBITS[kind]
         for need in request.node.iter_markers("needs"):
             # A need that no broker lacks is a misspelt one: KeyError.
             if (why := QuorumHarness.cannot[need.args[0]]) in harness.cannot.values():

@@ -131,6 +131,13 @@ class QuorumHarness(RabbitHarness):
         super().__init__(node, queue_type="quorum", **settings)
 
 
+class AioPikaHarness(RabbitHarness):
+    """RabbitMQ, spoken to by aio-pika."""
+
+    def __init__(self, node: RabbitNode, **settings: Any) -> None:
+        super().__init__(node, data_path="aio-pika", **settings)
+
+
 class Apart:
     """A broker whose results go elsewhere: what apps and workers do about those, done where a test talks to it."""
 

@@ -303,7 +303,7 @@ class AnyOrder(RuleBasedStateMachine):
 @pytest.mark.parametrize("longer", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_broker_does_what_its_model_does(harness_type, kind, longer):
     # What RabbitMQ has sent to one worker who does not ask for it, another gets a second later.
-    few = kind in ("rabbitmq", "quorum")
+    few = kind in ("rabbitmq", "aio-pika", "quorum")
     run_state_machine_as_test(
         lambda: AnyOrder(harness_type),
         settings=settings(

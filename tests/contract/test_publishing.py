@@ -234,6 +234,7 @@ async def test_ping_names_the_server(broker, kind):
         "redis": "Redis 7.",
         "embedded": "Valkey",
         "rabbitmq": "RabbitMQ 3.",
+        "aio-pika": "RabbitMQ 3.",
         "quorum": "RabbitMQ 3.",
     }
 

@@ -72,6 +72,30 @@ async def test_a_task_that_kills_its_workers_is_a_dead_letter_and_its_neighbours
         tree.remove()
 
 
+async def test_a_daemon_on_the_second_data_path_loses_nothing_either(rabbit_node):
+    """And shares its queues with whoever is on the first one."""
+    tree = RabbitTree(rabbit_node, worker={"max_deliveries": 1000})
+    tree.variables["CHICORY_BROKER_RABBITMQ_DATA_PATH"] = "aio-pika"
+    try:
+        await tree.start().ready()
+        async with tree.client() as app:
+            await send(tree, app, long(8, 0.5) + quick(100))
+            await until(lambda: tree.ledger.running(), "some run")
+            # As aiormq introduces itself.
+            theirs = rabbit_node.evaluate(
+                "length([Pid || Pid <- rabbit_networking:connections(),"
+                " [{_, Said}] <- [rabbit_reader:info(Pid, [client_properties])],"
+                ' lists:keymember(<<"information">>, 1, Said)]).'
+            )
+            assert int(theirs) >= tree.settings("supervisor", "workers")
+            tree.kill(tree.ledger.running()[0].pid)
+            await close_books(tree, app)
+        assert await tree.stop() == 0
+        assert "aiormq" not in tree.log()
+    finally:
+        tree.remove()
+
+
 async def test_what_a_stopping_daemon_gives_back_costs_nothing(rabbit_node):
     tree = RabbitTree(rabbit_node, worker={"shutdown_timeout": 0.2, "cancel_grace": 0.5})
     try:

@@ -1,4 +1,7 @@
-"""Brokers on the session's node, each test in a virtual host of its own."""
+"""Brokers on the session's node, each test in a virtual host of its own.
+
+Tests that ask for `broker` or `brokers` are for both data paths: by aio-pika those marked so, and the rest at length.
+"""
 
 import pytest
 
@@ -9,18 +12,27 @@ from tests.rabbit import RabbitNode, rabbit_node
 __all__ = ["rabbit_node"]
 
 
+def pytest_generate_tests(metafunc):
+    if "data_path" in metafunc.fixturenames:
+        short = metafunc.definition.get_closest_marker("aio_pika")
+        second = pytest.param("aio-pika", marks=() if short else pytest.mark.long)
+        # By aio-pika no thread beats: docs/rabbitmq.md says so.
+        native = metafunc.definition.get_closest_marker("native")
+        metafunc.parametrize("data_path", ["native"] if native else ["native", second])
+
+
 @pytest.fixture
 def vhost(rabbit_node: RabbitNode) -> str:
     return rabbit_node.vhost()
 
 
 @pytest.fixture
-async def brokers(rabbit_node: RabbitNode, vhost: str):
+async def brokers(rabbit_node: RabbitNode, vhost: str, data_path: str):
     """Make brokers that are closed in the end; all of one test share a virtual host."""
     made: list[RabbitMQBroker] = []
 
     def make(*, most: int | None = None, **settings: object) -> RabbitMQBroker:
-        settings = {"url": rabbit_node.url(vhost), "publish_timeout": 5.0, **settings}
+        settings = {"url": rabbit_node.url(vhost), "publish_timeout": 5.0, "data_path": data_path, **settings}
         made.append(RabbitMQBroker(RabbitMQBrokerConfig(**settings), most=most))
         return made[-1]
 

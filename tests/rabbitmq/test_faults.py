@@ -13,6 +13,7 @@ from tests.rabbit import running_node
 from tests.rabbitmq.persistence import eventually
 
 
+@pytest.mark.aio_pika
 async def test_an_alarm_blocks_publishers_and_no_worker(brokers, rabbit_node):
     broker = brokers(publish_timeout=0.5)
     await broker.publish_many([message() for _ in range(10)])
@@ -39,6 +40,7 @@ async def test_an_alarm_blocks_publishers_and_no_worker(brokers, rabbit_node):
         await settle(consumer, found, Done(None))
 
 
+@pytest.mark.aio_pika
 async def test_a_queue_that_is_deleted_is_declared_again_for_publishers(broker, rabbit_node, vhost):
     await broker.publish(message())
 
@@ -81,6 +83,7 @@ async def test_a_queue_that_was_deleted_while_nobody_received_takes_nothing_from
         assert await settle(consumer, [*held, *found], Done(None)) == [True] * 3
 
 
+@pytest.mark.aio_pika
 async def test_a_deleted_level_of_delay_is_an_unknown_publish_and_then_declared_again(broker, rabbit_node, vhost):
     await broker.publish(message(), delay=0.02)
     await finish_all(broker, expected=1)
@@ -96,6 +99,7 @@ async def test_a_deleted_level_of_delay_is_an_unknown_publish_and_then_declared_
     await finish_all(broker, expected=1)
 
 
+@pytest.mark.aio_pika
 async def test_closed_connections_lose_no_message_and_everybody_comes_back(broker, rabbit_node):
     sent = [message() for _ in range(60)]
     done = set()
@@ -126,6 +130,7 @@ def settlement(delivery):
     return Settlement(delivery, Done(None))
 
 
+@pytest.mark.aio_pika
 async def test_a_worker_whose_connection_is_closed_has_lost_what_it_held(broker, rabbit_node):
     await broker.publish_many([message() for _ in range(3)])
 

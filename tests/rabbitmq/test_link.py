@@ -29,6 +29,7 @@ def shaky(brokers, proxy, vhost):
     return lambda **settings: brokers(url=f"amqp://{proxy.address[0]}:{proxy.address[1]}/{vhost}", **settings)
 
 
+@pytest.mark.aio_pika
 async def test_tls_is_spoken_with_certificates_on_both_sides_and_strange_ones_are_refused(brokers, rabbit_node, vhost):
     place = f"amqps://guest:guest@127.0.0.1:{rabbit_node.tls_port}/{vhost}"
     ours = f"certfile={rabbit_node.certificate}&keyfile={rabbit_node.key}"
@@ -54,6 +55,7 @@ async def test_tls_refuses_a_server_of_another_name(brokers, rabbit_node, vhost)
         await elsewhere.ping()
 
 
+@pytest.mark.aio_pika
 async def test_one_byte_at_a_time_is_only_slow(shaky, proxy):
     broker = shaky()
     proxy.one_byte = True
@@ -62,6 +64,7 @@ async def test_one_byte_at_a_time_is_only_slow(shaky, proxy):
     assert len(await finish_all(broker, expected=1)) == 1
 
 
+@pytest.mark.aio_pika
 async def test_bodies_of_many_frames_arrive_whole(broker):
     sent = [message(args=["x" * size]) for size in (0, 131_000, 131_072, 200_000, 262_000)]
 
@@ -70,6 +73,7 @@ async def test_bodies_of_many_frames_arrive_whole(broker):
     assert [one.message for one in await finish_all(broker, expected=5)] == sent
 
 
+@pytest.mark.aio_pika
 async def test_a_publish_whose_confirm_is_lost_is_unknown_and_there(shaky, proxy, broker):
     through = shaky()
     await through.publish(message())
@@ -152,6 +156,7 @@ async def test_a_loop_that_stood_still_for_less_than_the_lease_has_lost_nothing(
         assert await settle(consumer, deliveries, Done(None)) == [True]
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_loop_that_stood_still_for_longer_than_the_lease_has_lost_nothing(brokers, rabbit_node, vhost, tls):
     url = rabbit_node.url(vhost)
@@ -172,6 +177,7 @@ async def test_a_loop_that_stood_still_for_longer_than_the_lease_has_lost_nothin
         assert [line.error for line in lines] == [None, None]
 
 
+@pytest.mark.native
 async def test_nobody_beats_when_there_is_no_connection(brokers):
     broker = brokers(heartbeat=1.0)
     await broker.publish(message())

@@ -30,6 +30,7 @@ def url(node, vhost, userinfo="guest:guest"):
     return f"amqp://{userinfo}@127.0.0.1:{node.port}/{vhost}"
 
 
+@pytest.mark.aio_pika
 @pytest.mark.parametrize(
     ("userinfo", "place"), [("guest:wrong-canary", ""), ("nobody:wrong-canary", ""), ("guest:guest", "no-such-vhost")]
 )
@@ -64,6 +65,7 @@ async def test_nobody_there_is_unavailable_and_says_where(brokers):
         await broker.publish(message())
 
 
+@pytest.mark.aio_pika
 async def test_something_else_that_answers_is_named(brokers):
     async def chatter(stream):
         await stream.receive_some(8)
@@ -78,6 +80,7 @@ async def test_something_else_that_answers_is_named(brokers):
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.aio_pika
 async def test_one_that_accepts_and_says_nothing_is_given_up(brokers):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -163,6 +166,7 @@ def largest(node, size):
         node.evaluate(f"application:set_env(rabbit, max_message_size, {before}).")
 
 
+@pytest.mark.aio_pika
 async def test_a_message_that_is_too_large_for_the_server_is_refused_and_nothing_else(brokers, rabbit_node):
     with largest(rabbit_node, 100_000):
         broker, other = brokers(), brokers()

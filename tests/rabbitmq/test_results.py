@@ -25,6 +25,7 @@ async def backend(brokers, broker):
     await made.aclose()
 
 
+@pytest.mark.aio_pika
 async def test_a_result_goes_to_the_one_who_sent_and_is_read_once(broker, backend):
     one = message()
     assert (await backend.fetch(one.id)).state is TaskState.UNKNOWN
@@ -63,6 +64,7 @@ async def test_all_who_wait_are_told_at_once(broker, backend):
     assert got == [OOPS] * 60
 
 
+@pytest.mark.aio_pika
 async def test_a_result_survives_a_closed_connection(broker, backend, rabbit_node):
     one = message()
     await broker.publish(one)

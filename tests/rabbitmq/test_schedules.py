@@ -164,6 +164,7 @@ async def test_what_a_reader_left_behind_who_died_goes_with_the_next(broker):
     assert await length(broker) == 1
 
 
+@pytest.mark.aio_pika
 async def test_the_table_comes_back_from_whoever_loses_his_connection(brokers, rabbit_node):
     broker, other = brokers(), brokers()
     known = (await broker.timetable().look([ENTRY])).known

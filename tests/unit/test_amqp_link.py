@@ -13,6 +13,7 @@ from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerUnavailable, ConfigError, PayloadError
 from chicory.links.amqp_address import address_from_url, addresses_of
 from chicory.links.amqp_channel import Channel
+from chicory.links.amqp_control import ControlReader
 from chicory.links.amqp_frames import (
     HEARTBEAT,
     Beat,
@@ -230,6 +231,35 @@ def test_acks_settle_each_tag_once_and_none_that_was_not_asked_for(order, cuts):
         start = max(start, end)
 
     assert list(tags.acknowledge(order)) == []
+
+
+# What is said of the connection
+
+control = st.sampled_from([HEARTBEAT, method_frame(commands.Connection.Blocked(reason="low on memory"), 0)])
+
+
+@given(st.lists(control | outgoing.map(lambda message: publish_frames(message, 7, 4096))), st.data())
+def test_what_is_said_of_the_connection_is_heard_among_all_else_however_it_is_cut(frames, data):
+    whole = b"".join(frames)
+    cuts = data.draw(st.lists(st.integers(0, len(whole)), max_size=8).map(sorted))
+    reader, heard, start = ControlReader(), [], 0
+
+    for end in (*cuts, len(whole)):
+        heard += map(wording, reader.feed(whole[start:end]))
+        start = end
+
+    ours = b"".join(frame for frame in frames if frame[1:3] == bytes(2))
+    assert heard == [wording(event) for _, event in read(ours)]
+
+
+def wording(event):
+    return (event.frame.name, event.frame.marshal()) if isinstance(event, Method) else event
+
+
+@pytest.mark.parametrize("junk", [b"HTTP/1.1 400 Bad Request", b"AMQP\x00\x00\x09\x01", HEARTBEAT[:-1] + b"x"])
+def test_what_speaks_another_language_is_named_also_by_who_hears_little(junk):
+    with pytest.raises(BrokerUnavailable, match="does not speak AMQP"):
+        list(ControlReader().feed(junk))
 
 
 # Addresses

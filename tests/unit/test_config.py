@@ -696,6 +696,7 @@ def other_than_default(option):
         "backend.type": "none",
         "backend.sql.url": "postgresql://elsewhere/results",
         "broker.rabbitmq.queue_type": "quorum",
+        "broker.rabbitmq.data_path": "aio-pika",
         "broker.rabbitmq.max_message_size": 1000,
         "worker.log_level": "DEBUG",
         "worker.on_lease_loss": "finish",

@@ -64,6 +64,9 @@ LEVELS = [
 # May be imported from above and from below alike, because it only names what is elsewhere.
 NAMES = {""}
 FOREIGN = {"redis", "hiredis", "pamqp", "aio_pika", "aiormq", "trio_asyncio", "asyncio"}
+# What changes asyncio for a process, or brings it along, and the only modules that may.
+AIO_PIKA = {"aio_pika", "aiormq", "trio_asyncio"}
+ISLAND = {"links.amqp_asyncio", "links.amqp_asyncio_channel", "links.trio_loop"}
 DATABASES = {"sqlalchemy", "psycopg", "pymysql"}
 
 
@@ -137,6 +140,16 @@ def test_only_links_name_the_foreign_clients(name, path):
     found = {imported.partition(".")[0] for imported in imports(path, lazy=True)} & FOREIGN
 
     assert not found, f"chicory.{name} imports {', '.join(sorted(found))}"
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES)
+def test_only_the_second_data_path_of_rabbitmq_names_aio_pika(name, path):
+    if name in ISLAND:
+        return
+    named = list(imports(path, lazy=True))
+
+    assert not {imported.partition(".")[0] for imported in named} & AIO_PIKA
+    assert not {imported.removeprefix("chicory.") for imported in imports(path, lazy=False)} & ISLAND
 
 
 @pytest.mark.parametrize(("name", "path"), MODULES)

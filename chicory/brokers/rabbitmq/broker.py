@@ -34,6 +34,7 @@ from chicory.errors import (
 )
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import addresses_of
+from chicory.links.amqp_paths import connector
 from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
 from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage
 from chicory.wire import check_queue
@@ -69,7 +70,7 @@ class RabbitMQBroker:
         _refuse_contradictions(config)
         self.config = config
         timeout, heartbeat = config.connect_timeout, config.heartbeat
-        self.route = Route(addresses_of(config), timeout=timeout, heartbeat=heartbeat)
+        self.route = Route(addresses_of(config), connector(config.data_path), timeout=timeout, heartbeat=heartbeat)
         self._most = most
         self._books = Books()
         self._sender = Sender(config.max_priority, config.durable)

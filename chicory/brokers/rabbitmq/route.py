@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from chicory.errors import BrokerError, BrokerUnavailable
-from chicory.links.amqp import connect
 from chicory.links.amqp_address import Address
-from chicory.links.amqp_port import Connection
+from chicory.links.amqp_port import Connect, Connection
 
 
 class Route:
@@ -15,8 +14,9 @@ class Route:
     to a node only because it lives again.
     """
 
-    def __init__(self, addresses: Sequence[Address], *, timeout: float, heartbeat: float) -> None:
+    def __init__(self, addresses: Sequence[Address], connect: Connect, *, timeout: float, heartbeat: float) -> None:
         self.addresses = tuple(addresses)
+        self._connect = connect
         self._timeout = timeout
         self._heartbeat = heartbeat
         self._first = 0
@@ -34,7 +34,9 @@ class Route:
         for index in [(self._first + step) % count for step in range(count)]:
             address = self.addresses[index]
             try:
-                found = await connect(address, timeout=self._timeout / count, heartbeat=self._heartbeat, name=name)
+                found = await self._connect(
+                    address, timeout=self._timeout / count, heartbeat=self._heartbeat, name=name
+                )
             except BrokerError as error:
                 errors.append(error)
             else:
