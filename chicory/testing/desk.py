@@ -157,6 +157,20 @@ def time_stands() -> Generator[None]:
         _stands_for.reset(before)
 
 
+@contextmanager
+def time_hesitates(seconds: float) -> Generator[None]:
+    """While virtual time jumps only when nothing has happened for so many real seconds."""
+    clock = trio.lowlevel.current_clock()
+    if not isinstance(clock, MockClock):
+        yield
+        return
+    threshold, clock.autojump_threshold = clock.autojump_threshold, max(seconds, clock.autojump_threshold)
+    try:
+        yield
+    finally:
+        clock.autojump_threshold = threshold
+
+
 def _stand(change: int) -> None:
     """Count one more call, or one less, that time stands still for."""
     clock = trio.lowlevel.current_clock()

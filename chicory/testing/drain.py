@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import MutableMapping
+from contextlib import ExitStack
 from functools import partial
 from typing import final
 
@@ -10,16 +11,20 @@ import trio
 
 from chicory.app import Chicory
 from chicory.config import evolve
+from chicory.errors import LifespanError
+from chicory.exits import sole
 from chicory.ids import new_id
 from chicory.testing.broker import ObservedBroker, Watch
 from chicory.testing.catalog import ObservedCatalog
 from chicory.testing.clock import Clock
-from chicory.testing.desk import Desk
+from chicory.testing.desk import Desk, time_hesitates
 from chicory.testing.records import Run, Undrained
 from chicory.worker.worker import Worker
 
 # Seconds, by the clock of its run, after which a task is taken for one that never ends.
 PATIENCE = 3600.0
+# Real seconds that an asyncio loop may need for one step of its end.
+CLOSING = 1.0
 
 
 @final
@@ -76,12 +81,27 @@ class Drain:
             clock=trio.current_time,
             catalog=partial(ObservedCatalog, desk=desk, raised=self.raised),
         )
-        with self.broker.watched(worker.name, watch, only=self.only), trio.move_on_after(PATIENCE) as patience:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(worker.run)
-                await worker.joined()
-                await self._done(worker)
-                worker.stop()
+        patience = trio.CancelScope()
+        refused: LifespanError | None = None
+        with ExitStack() as closing, self.broker.watched(worker.name, watch, only=self.only), patience:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(worker.run)
+                    await worker.joined()
+                    # No sooner and no longer: time would jump there while a lifespan waits for anything else.
+                    patience.deadline = trio.current_time() + PATIENCE
+                    await self._done(worker)
+                    patience.deadline = math.inf
+                    if self._uses_asyncio():
+                        closing.enter_context(time_hesitates(CLOSING))
+                    worker.stop()
+            except ExceptionGroup as error:
+                cause = sole(error)
+                if not isinstance(cause, LifespanError):
+                    raise
+                refused = cause
+        if refused is not None:
+            raise refused
         if patience.cancelled_caught:
             raise Undrained(f"a task does not end within {PATIENCE:g} s", self.broker.enqueued(self.only))
 
@@ -93,6 +113,9 @@ class Drain:
                 return
             # It fetches, or is about to.
             await trio.lowlevel.checkpoint()
+
+    def _uses_asyncio(self) -> bool:
+        return "asyncio" in self.app.lifespans or any(task.flavor == "asyncio" for task in self.app.tasks.values())
 
     def _queues(self) -> tuple[str, ...]:
         ours = {task.settings.queue for task in self.app.tasks.values()}

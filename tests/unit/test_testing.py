@@ -18,7 +18,7 @@ from chicory import (
 )
 from chicory.clock import unix_now
 from chicory.config import BrokerConfig, ChicoryConfig, RedisBrokerConfig
-from chicory.errors import ArgumentsError, RemoteTaskError, ResultUnknown, TaskExpired, UsageError
+from chicory.errors import ArgumentsError, LifespanError, RemoteTaskError, ResultUnknown, TaskExpired, UsageError
 from chicory.testing import Clock, Undrained, memory
 from chicory.types import BackendType
 
@@ -481,6 +481,63 @@ def test_middleware_surrounds_a_drained_task_as_on_a_worker(app, queues):
     queues.drain_sync()
 
     assert sorted(seen) == [("double", 6), ("halve", 1.5)]
+
+
+@pytest.mark.parametrize("flavor", ["trio", "asyncio"])
+def test_what_tasks_share_is_open_while_they_are_drained(flavor):
+    told = []
+
+    async def share(app):
+        await (asyncio.sleep(0.01) if flavor == "asyncio" else trio.sleep(10))
+        told.append("open")
+        yield
+        await (asyncio.sleep(0.01) if flavor == "asyncio" else trio.sleep(10))
+        told.append("closed")
+
+    app = Chicory(NOWHERE, lifespan=share, flavor=flavor)
+
+    @app.task(name="use")
+    def use() -> None:
+        told.append("used")
+
+    with memory(app) as queues:
+        use.send_sync()
+        began = queues.clock.time()
+        queues.drain_sync()
+
+        assert queues.clock.time() - began == (0 if flavor == "asyncio" else 20)
+    assert told == ["open", "used", "closed"]
+
+
+def test_what_cannot_be_opened_is_the_error_of_the_drain():
+    async def share(app):
+        raise OSError("no database")
+        yield
+
+    app = Chicory(NOWHERE, lifespan=share)
+
+    @app.task(name="use")
+    def use() -> None: ...
+
+    with memory(app) as queues:
+        use.send_sync()
+
+        with pytest.raises(LifespanError, match="no database"):
+            queues.drain_sync()
+        queues.assert_enqueued(use, times=1)
+
+
+def test_an_asyncio_task_takes_no_virtual_time(app, queues):
+    @app.task(name="tick", flavor="asyncio", timeout=5)
+    async def tick() -> str:
+        await asyncio.sleep(0.02)
+        return "done"
+
+    began = queues.clock.time()
+    tick.send_sync()
+
+    assert [run.value for run in queues.drain_sync()] == ["done"]
+    assert queues.clock.time() == began
 
 
 def test_two_apps_share_a_clock(app, queues):
