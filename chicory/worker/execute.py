@@ -39,8 +39,11 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, progress: R
             else:
                 value = await _call(plan, message, args, kwargs, deliveries, progress)
             return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as limit:
             value = await _call(plan, message, args, kwargs, deliveries, progress)
+            if limit.cancel_called:
+                # It swallowed the cancellation, or is a thread that nobody could stop.
+                return TimedOut(timeout)
             return Returned(value) if plan.returning is None else _returned(plan.returning, message, value)
         return TimedOut(timeout)
     except trio.TrioInternalError:

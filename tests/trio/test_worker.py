@@ -343,6 +343,33 @@ async def test_a_run_that_takes_too_long_is_cut_and_is_a_failure(autojump_clock,
             await (await slow_thread.delay()).get()
 
 
+async def test_a_run_that_swallows_the_end_of_its_time_has_failed_all_the_same(autojump_clock, app, books):
+    @app.task(timeout=5, retry_policy=ONCE)
+    async def stubborn() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(6)
+        return "late"
+
+    @app.task(timeout=5, retry_policy=ONCE)
+    async def deaf() -> str:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            return "unheard"
+
+    @app.task(timeout=0.02, retry_policy=ONCE)
+    def thread() -> str:
+        time.sleep(0.1)
+        return "late"
+
+    async with running_worker(app):
+        for task in (stubborn, deaf):
+            with pytest.raises(RemoteTaskError, match="TaskTimeout: took longer than 5 s"):
+                await (await task.delay()).get()
+        with pytest.raises(RemoteTaskError, match=r"TaskTimeout: took longer than 0.02 s"):
+            await (await thread.delay()).get()
+
+
 async def test_what_cannot_be_run_goes_to_the_dead_letters_and_the_worker_carries_on(autojump_clock, app, books):
     @app.task(name="pay")
     async def pay(amount: int) -> int:
