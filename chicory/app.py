@@ -387,6 +387,7 @@ class Chicory:
         delivery_mode: DeliveryMode | None = None,
         validation_mode: ValidationMode | None = None,
         flavor: Flavor | None = None,
+        process: bool = False,
         timeout: float | None = None,
         expires: float | timedelta | None = None,
         priority: int | None = None,
@@ -404,6 +405,7 @@ class Chicory:
         delivery_mode: DeliveryMode | None = None,
         validation_mode: ValidationMode | None = None,
         flavor: Flavor | None = None,
+        process: bool = False,
         timeout: float | None = None,
         expires: float | timedelta | None = None,
         priority: int | None = None,
@@ -414,7 +416,8 @@ class Chicory:
 
         The name is `module.function` unless given; it is what messages carry, so a task that moves keeps its messages
         only if it keeps its name.  An async function is awaited where its *flavor* says: on trio, or on an asyncio loop
-        that the worker has beside.  The other options are those of `TaskSettings`.
+        that the worker has beside.  A sync one runs in a thread, or with *process* in a child process, which is killed
+        when the run is cancelled or takes too long.  The other options are those of `TaskSettings`.
         """
         settings = TaskSettings(
             queue=queue,
@@ -422,6 +425,7 @@ class Chicory:
             delivery_mode=delivery_mode,
             validation_mode=validation_mode,
             flavor=flavor,
+            process=process,
             timeout=timeout,
             expires=expires.total_seconds() if isinstance(expires, timedelta) else expires,
             priority=priority,

@@ -112,6 +112,7 @@ class TaskSettings:
     queue: None is the worker's default queue, "default".
     retry_policy, delivery_mode, validation_mode: None is the app's.
     flavor: what an async function is written for; None is the app's.
+    process: whether a sync function runs in a child process of the worker, which can be killed, and not in a thread.
     timeout: seconds one run may take.  expires: seconds after sending during which it is worth running.
     """
 
@@ -122,6 +123,7 @@ class TaskSettings:
         default=None, converter=attrs.converters.optional(ValidationMode)
     )
     flavor: Flavor | None = attrs.field(default=None, converter=attrs.converters.optional(check_flavor))
+    process: bool = False
     timeout: float | None = attrs.field(default=None, validator=_limit)
     expires: float | None = attrs.field(default=None, validator=_limit)
     priority: int | None = attrs.field(default=None, validator=_priority)

@@ -62,7 +62,8 @@ class TaskContext(Generic[State]):
         """What the lifespan of the app gave in this process; UsageError where none was entered."""
         if self._state is NO_STATE:
             raise UsageError(
-                "no lifespan was entered here; give one, Chicory(lifespan=...), or in tests TaskContext(..., state=...)"
+                "no lifespan was entered here, nor ever is for process=True; "
+                "give one, Chicory(lifespan=...), or in tests TaskContext(..., state=...)"
             )
         return self._state
 

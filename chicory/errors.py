@@ -19,7 +19,8 @@ ChicoryError
 │   ├── QueueFull              the queue has reached its limit
 │   └── PublishUnknown         no answer: the message may or may not be there; repeating it with the same id is safe
 ├── RunError                   nobody raises these: as failures of tasks they have names, for retry_on and ignore_on
-│   └── TaskTimeout            took longer than its timeout
+│   ├── TaskTimeout            took longer than its timeout
+│   └── ProcessDied            its child process died by itself
 ├── LifespanError              yours: the app's lifespan failed, so its worker ends
 ├── LeaseLost                  neither: this worker was taken for dead, its deliveries went to others
 └── ResultError
@@ -36,6 +37,7 @@ ChicoryError
 
 import builtins
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -166,6 +168,15 @@ class TaskTimeout(RunError, TimeoutError):
     """A run took longer than its timeout."""
 
 
+class ProcessDied(RunError):
+    """The child process of a run ended by itself, with *status*: an exit code, or a signal's number below zero."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        how = f"exit code {status}" if status >= 0 else _signal(-status)
+        super().__init__(f"the task's process died of {how}")
+
+
 class LifespanError(ChicoryError):
     """A lifespan of the app failed, so the worker ends."""
 
@@ -264,6 +275,13 @@ class ResultInvalid(ResultError):
 
 class NoBackend(ResultError):
     """The app keeps no results."""
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _listed(problems: Sequence[tuple[str, str]], most: int = 5) -> str:

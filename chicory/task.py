@@ -64,7 +64,7 @@ class AsyncTask(Task[P, R]):
 
 
 class SyncTask(Task[P, R]):
-    """A task whose function is not async; workers run it in a thread."""
+    """A task whose function is not async; workers run it in a thread or a child process."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function itself, here; a task that takes a context is given one of its own."""
@@ -88,6 +88,8 @@ def is_method(function: Callable[..., Any]) -> bool:
 
 def _flavor(app: "Chicory", name: str, settings: TaskSettings, *, is_async: bool) -> Flavor | None:
     """What the function is written for; None when it is not async, and so runs in a thread."""
+    if settings.process and (is_async or settings.flavor is not None):
+        raise UsageError(f"task {name!r}: process=True is for sync functions, without a flavor; leave out one of them")
     if is_async:
         return settings.flavor or app.flavor
     if settings.flavor is not None:

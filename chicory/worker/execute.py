@@ -1,17 +1,17 @@
 """Runs one task and says how it ended, whatever it did."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, assert_never, cast
+from typing import Any
 
 import trio
 
-from chicory.context import GiveUp, Report, Request, Retry, Snooze
+from chicory.context import Report
 from chicory.errors import ValidationError
-from chicory.exits import sole
 from chicory.middleware import around
-from chicory.outcome import Ending, Interrupted, Raised, Returned, Snoozed, TimedOut, Unrunnable
-from chicory.retry import RetryPolicy, retryable
+from chicory.outcome import Ending, Interrupted, Raised, Returned, TimedOut, Unrunnable
+from chicory.retry import RetryPolicy
 from chicory.types import Failure, TaskMessage
+from chicory.worker.ending import ending_of, holds
 from chicory.worker.failure import describe
 from chicory.worker.flavors import Elsewhere
 from chicory.worker.plan import Plan
@@ -106,34 +106,9 @@ def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any)
 
 def _ending(policy: RetryPolicy, error: BaseException) -> Ending:
     # Whoever cancelled us is above: the worker.  What else is in a group with Cancelled comes of that, too.
-    if trio.current_effective_deadline() == -float("inf") and _holds(error, trio.Cancelled):
+    if trio.current_effective_deadline() == -float("inf") and holds(error, trio.Cancelled):
         return Interrupted("the worker stopped")
-    # From a nursery it comes in a group.
-    if isinstance(request := sole(error), Request):
-        return _answer(request)
-    failure = describe(error)
     if isinstance(error, trio.Cancelled):
         # From a scope that has long been left; nothing here was cancelled.
-        return Raised(Failure("Cancelled", "the task raised Cancelled itself", failure.traceback))
-    return Raised(failure, final=_holds(error, GiveUp) or not retryable(policy, error))
-
-
-def _answer(request: Request) -> Ending:
-    match request:
-        case Snooze():
-            return Snoozed(request.delay)
-        case Retry():
-            return Raised(describe(request), delay=request.delay)
-        case GiveUp():
-            error = request.error
-            # One that was never raised has no place yet.
-            return Raised(describe(error.with_traceback(error.__traceback__ or request.__traceback__)), final=True)
-        case _:
-            assert_never(request)
-
-
-def _holds(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether *error* is one of *kind*, or a group with one in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(_holds(one, kind) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
-    return isinstance(error, kind)
+        return Raised(Failure("Cancelled", "the task raised Cancelled itself", describe(error).traceback))
+    return ending_of(policy, error)

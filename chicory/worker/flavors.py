@@ -1,4 +1,4 @@
-"""Where the functions of tasks run: on trio with the worker itself, in a thread, or on an asyncio loop."""
+"""Where the functions of tasks run: on trio with the worker itself, in a thread, in a child process, or on asyncio."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ from chicory.app import Chicory
 from chicory.context import NO_STATE
 from chicory.task import Task
 from chicory.types import Flavor, TaskMessage
+from chicory.worker.children import Children
 
 if TYPE_CHECKING:
     from chicory.links.asyncio_loop import AsyncioLoop
@@ -29,6 +30,7 @@ class Flavors:
 
     def __init__(self, threads: int) -> None:
         self._limiter = trio.CapacityLimiter(threads)
+        self._children = Children()
         # One for the process, begun when it is first needed; another one if it breaks.
         self.asyncio_loop: AsyncioLoop | None = None
         # What the lifespans of the app gave.
@@ -37,7 +39,7 @@ class Flavors:
     def elsewhere(self, task: Task[..., Any]) -> Elsewhere | None:
         """Where *task* runs; None is on trio."""
         if not task.is_async:
-            return self._in_a_thread
+            return self._children.call if task.settings.process else self._in_a_thread
         return self._on_asyncio if task.flavor == "asyncio" else None
 
     def state(self, task: Task[..., Any]) -> Any:
@@ -56,6 +58,7 @@ class Flavors:
 
     async def aclose(self) -> None:
         """End what was begun for tasks, none of which runs any more."""
+        await self._children.aclose()
         if self.asyncio_loop is not None:
             await self.asyncio_loop.aclose()
 

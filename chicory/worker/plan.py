@@ -108,5 +108,6 @@ class Catalog:
             mode=settings.delivery_mode or app.delivery_mode,
             policies={mode: attrs.evolve(rules, delivery_mode=mode) for mode in DeliveryMode},
             incoming=contract.incoming if contract.holds_inputs else None,
-            returning=contract.returning if contract.holds_outputs else None,
+            # A child process does that itself: an object of the user's cannot come from there.
+            returning=contract.returning if contract.holds_outputs and not settings.process else None,
         )

@@ -1,0 +1,107 @@
+"""A child process of a worker, which runs one synchronous task after another: `python -m chicory.worker.child FD`."""
+
+import faulthandler
+import functools
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import Any, cast
+
+from chicory.app import Chicory
+from chicory.context import NO_STATE, TaskContext
+from chicory.errors import PayloadError, UsageError, ValidationError
+from chicory.outcome import Raised, Snoozed
+from chicory.task import Task
+from chicory.types import Failure, Progress, ResultRecord, TaskState, Undecodable
+from chicory.wire import pack_record, unpack
+from chicory.worker.ending import ending_of
+from chicory.worker.failure import describe
+from chicory.worker.frames import PREFIX, Answer, Call, frame, read_call
+
+
+def main() -> None:
+    """Answer calls until the worker has gone."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.set_inheritable(False)
+    faulthandler.enable()
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    # Beside the task, because a worker that was killed must take its tasks along.
+    threading.Thread(target=_listen, args=(sock, calls), name="chicory child", daemon=True).start()
+    while True:
+        call = calls.get()
+        sys.path[:] = call.path
+        sock.sendall(frame(_run(call, sock)))
+
+
+def _listen(sock: socket.socket, calls: "queue.SimpleQueue[Call]") -> None:
+    with sock.makefile("rb") as stream:
+        while len(prefix := stream.read(PREFIX)) == PREFIX:
+            calls.put(read_call(stream.read(int.from_bytes(prefix, "big"))))
+    # The group is this process and whatever its tasks have started.
+    os.killpg(0, signal.SIGKILL)
+
+
+def _run(call: Call, sock: socket.socket) -> Answer:
+    message = unpack(call.message)
+    assert not isinstance(message, Undecodable), message.why
+    try:
+        task = _find(call.module, message.name)
+    except UsageError as error:
+        return Answer(raised=Raised(Failure("UsageError", str(error)), final=True))
+    policy = message.retry_policy or task.settings.retry_policy or task.app.retry_policy
+    args, kwargs = message.args, message.kwargs
+    try:
+        if task.contract.holds_inputs:
+            args, kwargs = task.contract.incoming(args, kwargs)
+        if task.takes_context:
+
+            def report(_: str, progress: Progress) -> None:
+                sock.sendall(frame(Answer(progress=progress)))
+
+            context = TaskContext(message, call.deliveries, policy.max_retries, call.deadline, report, state=NO_STATE)
+            args = (context, *args)
+        value = task.function(*args, **kwargs)
+    except BaseException as error:
+        ending = ending_of(policy, error)
+        return Answer(snoozed=ending) if isinstance(ending, Snoozed) else Answer(raised=ending)
+    return _returned(task, None if message.ignore_result else value, checked=not message.ignore_result)
+
+
+def _returned(task: Task[..., Any], value: Any, *, checked: bool) -> Answer:
+    try:
+        if checked and task.contract.holds_outputs:
+            value = task.contract.returning(value)
+        return Answer(value=pack_record(ResultRecord(TaskState.SUCCESS, value=value)))
+    except (PayloadError, ValidationError) as error:
+        # It would return the same again.
+        return Answer(raised=Raised(Failure(type(error).__name__, describe(error).message), final=True))
+
+
+@functools.cache
+def _find(module: str, name: str) -> Task[..., Any]:
+    """The task *name*, by the app or the task in *module*."""
+    try:
+        found = vars(importlib.import_module(module)).values()
+    except (Exception, SystemExit) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(
+            f"task {name!r} runs in a child process, which cannot import {module} ({why}); "
+            "make it a module that imports anywhere, or leave out process=True"
+        ) from error
+    for value in list(found):
+        if isinstance(value, Task) and value.name == name:
+            return cast("Task[..., Any]", value)
+        if isinstance(value, Chicory) and name in value.tasks:
+            return value.find(name)
+    raise UsageError(
+        f"task {name!r} runs in a child process, which does not find it in {module}; "
+        "define it at the top of a module, or leave out process=True"
+    )
+
+
+if __name__ == "__main__":
+    main()
