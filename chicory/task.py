@@ -29,6 +29,7 @@ class Task(RemoteTask[P, R]):
         # First, because it copies the function's own attributes, and those must not win.
         functools.update_wrapper(cast("Callable[..., Any]", self), function)
         super().__init__(app, name, settings)
+        _refuse_generators(function, name)
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.flavor: Flavor | None = _flavor(app, name, settings, is_async=self.is_async)
@@ -84,6 +85,14 @@ def is_method(function: Callable[..., Any]) -> bool:
     if not home or home.endswith("<locals>"):
         return False
     return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
+
+
+def _refuse_generators(function: Callable[..., Any], name: str) -> None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(
+            f"task {name!r} is a generator function, and nobody would take what it yields; "
+            "return a list, or send a task for each item"
+        )
 
 
 def _flavor(app: "Chicory", name: str, settings: TaskSettings, *, is_async: bool) -> Flavor | None:

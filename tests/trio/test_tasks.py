@@ -227,6 +227,22 @@ def test_a_method_is_no_task(app):
     assert Mailer.check("ann@example.com")
 
 
+def numbers():
+    yield 1
+
+
+async def slow_numbers():
+    yield 1
+
+
+@pytest.mark.parametrize("function", [numbers, slow_numbers])
+def test_a_generator_function_is_no_task(app, function):
+    with pytest.raises(UsageError, match=f"{function.__name__}' is a generator function.*; return a list, or send"):
+        app.task(function)
+
+    assert not any(name.endswith(function.__name__) for name in app.tasks)
+
+
 async def test_a_failure_is_raised_where_the_result_is_awaited(autojump_clock, app):
     @app.task(retry_policy=RetryPolicy(max_retries=0))
     async def fail() -> None:
