@@ -67,6 +67,8 @@ def pack(message: TaskMessage) -> bytes:
     if message.unique is not None:
         check_unique(message.unique)
         check_window(message.unique_window)
+    if message.timeout is not None and not 0 < message.timeout < math.inf:
+        raise PayloadError(f"timeout must be a positive number of seconds, not {message.timeout!r}; None is no limit")
     args, kwargs = message.args, message.kwargs
     if kwargs or len(args) > _FEW or not all(map(_is_leaf, args)):
         budget = _Budget()
@@ -109,6 +111,9 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             return Undecodable(raw, "the queue name has forbidden characters")
         if message.retries < 0:
             return Undecodable(raw, "retries is negative")
+        if message.timeout is not None and not 0 < message.timeout < math.inf:
+            # A run could not even begin, and would look like the task's own failure.
+            return Undecodable(raw, "timeout is not a positive number of seconds")
         if message.unique is not None and not 0 < len(message.unique) <= MAX_UNIQUE:
             return Undecodable(raw, f"the unique key has not 1 to {MAX_UNIQUE} characters")
         if message.headers and _size(message.headers) > MAX_HEADERS:

@@ -31,7 +31,8 @@ def describe(error: BaseException) -> Failure:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as second:
+    # Any: it is the task's own code, and a SystemExit that left here would take the worker down.
+    except BaseException as second:
         return f"<its text cannot be made: {type(second).__name__}>"
 
 
@@ -40,7 +41,7 @@ def _traceback(error: BaseException, trace: TracebackType | None) -> str:
         # Variables often hold secrets, so they stay out.
         told = traceback.TracebackException(type(error), error, trace, capture_locals=False, compact=True)
         text = "".join(told.format())
-    except Exception as second:
+    except BaseException as second:  # as above
         return f"<no traceback: {type(second).__name__}>"
     if len(text) > MAX_TRACEBACK:
         half = MAX_TRACEBACK // 2

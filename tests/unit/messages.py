@@ -68,7 +68,7 @@ def messages(draw):
         eta=draw(st.none() | instants),
         priority=draw(st.none() | st.integers(-10, 300)),
         queue=draw(queues),
-        timeout=draw(st.none() | st.floats(0, 1e9)),
+        timeout=draw(st.none() | st.floats(0, 1e9, exclude_min=True)),
         expires=draw(st.none() | instants),
         headers=draw(st.dictionaries(texts, texts, max_size=3)),
         reply_to=draw(st.none() | texts),

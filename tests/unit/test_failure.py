@@ -1,5 +1,6 @@
 """What is kept of an exception."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,18 @@ def test_an_exception_whose_text_fails_is_described_all_the_same():
 
     assert failure.type == "Nasty"
     assert "RuntimeError" in failure.message
+
+
+@pytest.mark.parametrize("second", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_not_even_an_exit_leaves_the_text_of_an_exception(second):
+    class Nasty(Exception):
+        def __str__(self):
+            raise second
+
+    failure = describe(raised(Nasty()))
+
+    assert failure.type == "Nasty"
+    assert second.__name__ in failure.message
 
 
 def test_the_values_of_variables_stay_out():

@@ -344,6 +344,13 @@ def test_negative_retries_are_undecodable():
     assert isinstance(unpack(b'{"id":"an-id","name":"work","retries":-1}'), Undecodable)
 
 
+@pytest.mark.parametrize("timeout", [0, -1.5, math.nan, math.inf])
+def test_a_timeout_that_gives_no_time_is_refused(timeout):
+    with pytest.raises(PayloadError, match="positive number of seconds"):
+        pack(simple(timeout=timeout))
+    assert isinstance(unpack(json.dumps({"id": "an-id", "name": "work", "timeout": timeout}).encode()), Undecodable)
+
+
 def test_a_record_keeps_only_what_is_said():
     assert pack_record(ResultRecord(TaskState.PENDING)) == b'{"state":"pending"}'
     assert unpack_record(b'{"state":"failure","failure":{"type":"T","message":"m"}}') == ResultRecord(
