@@ -66,6 +66,7 @@ class Runner:
         self._cancelled = cancelled
         self._ongoing = ongoing
         self._refill = refill
+        self._context = contextvars.copy_context()
         self._ready: deque[Started] = deque()
         # The run at work, and the scope it is in.
         self._started: Started | None = None
@@ -80,7 +81,8 @@ class Runner:
     def _see_to_it(self) -> None:
         if self._ready and not self._about_to_run:
             self._about_to_run = True
-            self._nursery.start_soon(self._serve, name="chicory runner")
+            # Whoever calls may be in the context of a run that has waited, and a trio task begins with its starter's.
+            self._context.run(self._nursery.start_soon, self._serve, name="chicory runner")
 
     # As for each run: Ctrl-C must reach whoever runs the worker.
     @trio.lowlevel.enable_ki_protection

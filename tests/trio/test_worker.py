@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -459,8 +460,6 @@ async def test_sync_tasks_run_as_many_at_a_time_as_async_ones(autojump_clock, ap
 
 
 async def test_context_variables_do_not_leak_from_one_task_into_the_next(autojump_clock, app, books):
-    from contextvars import ContextVar
-
     who = ContextVar("who", default="nobody")
 
     @app.task
@@ -472,6 +471,46 @@ async def test_context_variables_do_not_leak_from_one_task_into_the_next(autojum
     async with running_worker(app, concurrency=1):
         results = await app.publish_many([visit.message(name) for name in "abc"])
         assert [await result.get() for result in results] == ["nobody"] * 3
+
+
+@pytest.mark.parametrize("mode", DeliveryMode)
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_nor_from_one_that_has_waited(autojump_clock, app, books, concurrency, mode):
+    who = ContextVar("who", default="nobody")
+
+    @app.task(delivery_mode=mode)
+    async def visit(name: str) -> str:
+        before = who.get()
+        await trio.sleep(1)
+        who.set(name)
+        await trio.sleep(1)
+        assert who.get() == name
+        return before
+
+    @app.task(delivery_mode=mode)
+    async def look() -> str:
+        return who.get()
+
+    # The next one is at hand when a run ends, so it is started from there.
+    async with running_worker(app, concurrency=concurrency, prefetch=12):
+        results = await app.publish_many(
+            [message for name in "abcdef" for message in (visit.message(name), look.message())]
+        )
+        assert [await result.get() for result in results] == ["nobody"] * 12
+
+
+async def test_nor_from_one_sync_task_into_the_next(app, books):
+    who = ContextVar("who", default="nobody")
+
+    @app.task
+    def visit(name: str) -> str:
+        before = who.get()
+        who.set(name)
+        return before
+
+    async with running_worker(app, concurrency=2, prefetch=20):
+        results = await app.publish_many([visit.message(str(number)) for number in range(20)])
+        assert {await result.get() for result in results} == {"nobody"}
 
 
 async def test_at_most_once_is_acknowledged_before_it_starts(autojump_clock, app, books):
