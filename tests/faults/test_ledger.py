@@ -86,6 +86,16 @@ def test_a_run_is_alive_until_its_process_was_killed(ledger):
     assert wrongs(ledger.judge()) == {"overlapping"}
 
 
+def test_what_a_process_still_began_while_it_was_killed_is_explained(ledger):
+    write(ledger, "start 1 1 10.001", "start 2 2 11", "end 2 2 13")
+
+    ledger.faults = [Fault("SIGKILL", 10.0, math.inf, pid=1)]
+    assert ledger.judge().clean()
+
+    ledger.faults = [Fault("SIGKILL", 10.0, 10.0, pid=1)]
+    assert wrongs(ledger.judge()) == {"interrupted"}
+
+
 def test_a_run_without_an_end_or_a_death_is_still_alive(ledger):
     write(ledger, "start 1 1 10", "start 2 2 11", "end 2 2 13")
 

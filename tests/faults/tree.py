@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import math
 import os
 import selectors
 import shutil
@@ -206,7 +207,8 @@ class Tree:
 
     def kill(self, pid):
         """SIGKILL to one process, noted."""
-        fault = self.ledger.fault("SIGKILL", pid)
+        # It may begin something in the moment between the note and its death, and nothing afterwards.
+        fault = self.ledger.fault("SIGKILL", pid, lasting=math.inf)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         return fault
