@@ -6,10 +6,9 @@ caller, for aiormq closes a channel when a call on it is cancelled.  Messages ar
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -27,6 +26,7 @@ from aiormq.exceptions import (
 from pamqp import commands
 
 from chicory.errors import BrokerError, BrokerUnavailable, PayloadError
+from chicory.links.amqp_calls import BaseChannel, Line
 from chicory.links.amqp_frames import Delivered, Outgoing, publish_frames
 from chicory.links.amqp_login import reason
 from chicory.links.amqp_methods import Request
@@ -53,20 +53,6 @@ _CODES: dict[type[BaseException], int] = {
 _PERSISTENT, _TRANSIENT = 2, 1
 
 
-class Line(Protocol):
-    """What a channel needs of its connection."""
-
-    frame_max: int
-
-    def fail(self, error: BrokerError) -> None:
-        """End the connection."""
-        ...
-
-    def forget(self, number: int) -> None:
-        """The channel's number is free."""
-        ...
-
-
 class ReadContent(msgspec.Struct, frozen=True):
     """See `amqp_frames.Content`."""
 
@@ -79,23 +65,16 @@ class ReadContent(msgspec.Struct, frozen=True):
         return dict(self.properties.headers or {})
 
 
-class Channel:
+class Channel(BaseChannel):
     """See `amqp_port.Channel`.  *gone* is set when the server, too, knows that it is over."""
 
     def __init__(self, line: Line, number: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.number = number
-        self.error: BrokerError | None = None
-        self.over = trio.Event()
+        super().__init__(line, number)
         self.gone = trio.Event()
-        self.delivered: Callable[[Delivered], None] = lambda _: None
-        self.cancelled: Callable[[str], None] = lambda _: None
-        self.ended: Callable[[BrokerError], None] = lambda _: None
-        self._line = line
         self._loop = loop
         self._theirs: TheirChannel | None = None
         # What is to be done, in order; None: to close.
         self._work: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
-        self._answers: deque[Answer] = deque()
         self._asked = 0
         # A queue that was found empty, and the number of what had been asked by then.
         self._empty = "", 0
@@ -106,34 +85,17 @@ class Channel:
 
     def open(self, connection: AbstractConnection) -> Answer:
         """Have it opened."""
-        answer = Answer()
-        self._answers.append(answer)
+        answer = self._expect()
         self._start(partial(self._live, connection))
         return answer
-
-    # -- calls
-
-    async def call(self, method: Request, *, timeout: float) -> Any:
-        """See `amqp_port.Channel.call`."""
-        return await self.answer(self.ask(method), timeout=timeout)
 
     def ask(self, method: Request) -> Answer:
         """See `amqp_port.Channel.ask`."""
         self._check()
-        answer = Answer()
-        self._answers.append(answer)
+        answer = self._expect()
         self._asked += 1
         self._work.put_nowait(partial(self._perform, method, self._asked))
         return answer
-
-    async def answer(self, answer: Answer, *, timeout: float) -> Any:
-        """See `amqp_port.Channel.answer`."""
-        return await answer.wait(timeout, self._line.fail)
-
-    async def answers(self, asked: Sequence[Answer], *, timeout: float) -> list[Any]:
-        """See `amqp_port.Channel.answers`."""
-        await self.answer(asked[-1], timeout=timeout)
-        return [one.value for one in asked]
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """See `amqp_port.Channel.ack`."""
@@ -263,10 +225,6 @@ class Channel:
                 self._empty = queue, self._asked
                 return None
 
-    def _give(self, value: Any) -> None:
-        if self._answers:
-            self._answers.popleft().give(value)
-
     async def _deliver(self, message: DeliveredMessage) -> None:
         match message.delivery:
             case commands.Basic.Deliver(consumer_tag=str(consumer), delivery_tag=int(tag)) as deliver:
@@ -296,29 +254,12 @@ class Channel:
 
     # -- how it ends
 
-    def close(self) -> None:
-        """See `amqp_port.Channel.close`."""
-        if self.error is None:
-            self._work.put_nowait(None)
-            self.end(BrokerUnavailable("the channel is closed"))
+    def _say_goodbye(self) -> None:
+        self._work.put_nowait(None)
 
-    def end(self, error: BrokerError) -> None:
-        """It is over: whoever waits is told, and what was published and not confirmed stays unknown."""
-        if self.error is not None:
-            return
-        self.error = error
-        self.over.set()
-        self.ended(error)
-        answers, self._answers = self._answers, deque()
-        for answer in answers:
-            answer.end(error)
+    def _abandon(self) -> set[Batch]:
         batches, self._batches = self._batches, set()
-        for batch in batches:
-            batch.end(error)
-
-    def _check(self) -> None:
-        if self.error is not None:
-            raise self.error
+        return batches
 
 
 def _content(message: DeliveredMessage) -> ReadContent:

@@ -3,14 +3,13 @@
 A cancelled call leaves nothing behind: its answer is still taken, in its turn, and dropped.
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-import trio
 from pamqp import commands
 
-from chicory.errors import BrokerError, BrokerUnavailable, PayloadError
+from chicory.errors import PayloadError
+from chicory.links.amqp_calls import BaseChannel, Line
 from chicory.links.amqp_frames import (
     Confirmed,
     Delivered,
@@ -26,68 +25,36 @@ from chicory.links.amqp_methods import Request
 from chicory.links.amqp_port import Answer, Batch, Fate, Got, channel_error
 
 
-class Line(Protocol):
-    """What a channel needs of its connection."""
-
-    frame_max: int
+class WritingLine(Line, Protocol):
+    """A connection that frames are written to."""
 
     def write(self, data: bytes) -> None:
         """Send *data* soon, in order."""
         ...
 
-    def fail(self, error: BrokerError) -> None:
-        """End the connection."""
-        ...
 
-    def forget(self, number: int) -> None:
-        """The channel's number is free."""
-        ...
-
-
-class Channel:
+class Channel(BaseChannel):
     """See `amqp_port.Channel`."""
 
-    def __init__(self, line: Line, number: int) -> None:
-        self.number = number
-        self.error: BrokerError | None = None
-        self.over = trio.Event()
-        self.delivered: Callable[[Delivered], None] = lambda _: None
-        self.cancelled: Callable[[str], None] = lambda _: None
-        self.ended: Callable[[BrokerError], None] = lambda _: None
-        self._line = line
-        self._answers: deque[Answer] = deque()
+    def __init__(self, line: WritingLine, number: int) -> None:
+        super().__init__(line, number)
+        self._write = line.write
         # By number of publishing: its batch and its place there.
         self._unconfirmed: dict[int, tuple[Batch, int]] = {}
         self._published = 0
         self._confirmed = 0
 
-    # -- calls
-
-    async def call(self, method: Request, *, timeout: float) -> Any:
-        """See `amqp_port.Channel.call`."""
-        return await self.answer(self.ask(method), timeout=timeout)
-
     def ask(self, method: Request) -> Answer:
         """See `amqp_port.Channel.ask`."""
         self._check()
-        answer = Answer()
-        self._answers.append(answer)
-        self._line.write(method_frame(method, self.number))
+        answer = self._expect()
+        self._write(method_frame(method, self.number))
         return answer
-
-    async def answer(self, answer: Answer, *, timeout: float) -> Any:
-        """See `amqp_port.Channel.answer`."""
-        return await answer.wait(timeout, self._line.fail)
-
-    async def answers(self, asked: Sequence[Answer], *, timeout: float) -> list[Any]:
-        """See `amqp_port.Channel.answers`."""
-        await self.answer(asked[-1], timeout=timeout)
-        return [one.value for one in asked]
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """See `amqp_port.Channel.ack`."""
         self._check()
-        self._line.write(ack_frame(self.number, tag, multiple=multiple))
+        self._write(ack_frame(self.number, tag, multiple=multiple))
 
     # -- publishing
 
@@ -102,7 +69,7 @@ class Channel:
         for index in range(len(messages)):
             self._published += 1
             self._unconfirmed[self._published] = batch, index
-        self._line.write(data)
+        self._write(data)
         return batch
 
     def _confirm(self, confirmed: Confirmed) -> None:
@@ -140,7 +107,7 @@ class Channel:
                 self._returned(returned, content)
             case Method(commands.Channel.Close() as close):
                 if self.error is None:
-                    self._line.write(method_frame(commands.Channel.CloseOk(), self.number))
+                    self._write(method_frame(commands.Channel.CloseOk(), self.number))
                     self.end(channel_error(close.reply_code or 0, close.reply_text or ""))
                 self._line.forget(self.number)
             case Method(commands.Channel.CloseOk()):
@@ -148,42 +115,18 @@ class Channel:
             case Method(commands.Basic.Cancel() as cancel):
                 self.cancelled(cancel.consumer_tag or "")
             case Method(commands.Basic.GetOk(delivery_tag=int(tag)), PackedContent() as content):
-                self._answer(Got(tag, content))
+                self._give(Got(tag, content))
             case Method(commands.Basic.GetEmpty()):
-                self._answer(None)
+                self._give(None)
             case Method(frame):
-                self._answer(frame)
+                self._give(frame)
             case _:
                 pass
 
-    def _answer(self, value: Any) -> None:
-        if self._answers:
-            self._answers.popleft().give(value)
+    def _say_goodbye(self) -> None:
+        close = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
+        self._write(method_frame(close, self.number))
 
-    def close(self) -> None:
-        """See `amqp_port.Channel.close`."""
-        if self.error is None:
-            self._line.write(
-                method_frame(
-                    commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0), self.number
-                )
-            )
-            self.end(BrokerUnavailable("the channel is closed"))
-
-    def end(self, error: BrokerError) -> None:
-        """It is over: whoever waits is told, and what was published and not confirmed stays unknown."""
-        if self.error is not None:
-            return
-        self.error = error
-        self.over.set()
-        self.ended(error)
-        answers, self._answers = self._answers, deque()
-        for answer in answers:
-            answer.end(error)
+    def _abandon(self) -> list[Batch]:
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
-        for batch, _ in unconfirmed.values():
-            batch.end(error)
-
-    def _check(self) -> None:
-        if self.error is not None:
-            raise self.error
+        return [batch for batch, _ in unconfirmed.values()]
