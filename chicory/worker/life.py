@@ -10,7 +10,7 @@ import trio
 
 from chicory.app import Chicory
 from chicory.errors import LifespanError
-from chicory.exits import sole
+from chicory.groups import sole
 from chicory.lifespan import opened
 from chicory.types import Flavor
 from chicory.worker.flavors import Flavors
@@ -61,13 +61,7 @@ class Life:
             try:
                 async with self._opened(flavor) as state:
                     self._enter(flavor, state)
-                    try:
-                        await body()
-                    except Exception as error:
-                        # Not of its making, so not for the lifespan to see.
-                        failed = error
-                    finally:
-                        self._end(scope)
+                    failed = await self._completed(body, scope)
             except Exception as error:
                 raise self._complaint(flavor, error) from error
         self._tell(flavor, scope)
@@ -83,15 +77,22 @@ class Life:
             await entered.wait()
             if flavor in self._flavors.states:
                 try:
-                    await body()
-                except Exception as error:
-                    failed = error
+                    failed = await self._completed(body, scope)
                 finally:
-                    self._end(scope)
                     leave.set()
         self._tell(flavor, scope)
         if failed is not None:
             raise failed
+
+    async def _completed(self, body: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> Exception | None:
+        """What *body* raised: it is not of a lifespan's making, so not for one to see."""
+        try:
+            await body()
+        except Exception as error:
+            return error
+        finally:
+            self._end(scope)
+        return None
 
     async def _hold(self, flavor: Flavor, scope: trio.CancelScope, entered: trio.Event, leave: trio.Event) -> None:
         def enter(state: Any) -> None:
