@@ -12,6 +12,7 @@ from chicory.errors import UsageError
 from chicory.naming import dotted
 from chicory.remote import RemoteTask
 from chicory.result import AsyncResult
+from chicory.retry import RetryPolicy
 from chicory.types import Flavor
 from chicory.validation.contract import Arguments, Contract
 
@@ -38,6 +39,11 @@ class Task(RemoteTask[P, R]):
         self.contract = Contract(
             name, function, settings.validation_mode or app.validation_mode, skip=int(self.takes_context)
         )
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """Its own, or the app's; a message may bring another."""
+        return self.settings.retry_policy or self.app.retry_policy
 
     def result(self, task_id: str) -> AsyncResult[R]:
         """What became of a call of this task whose id is known from elsewhere."""

@@ -52,7 +52,7 @@ def _run(call: Call, sock: socket.socket) -> Answer:
         task = _find(call.module, message.name)
     except UsageError as error:
         return Answer(raised=Raised(Failure("UsageError", str(error)), final=True))
-    policy = message.retry_policy or task.settings.retry_policy or task.app.retry_policy
+    policy = message.retry_policy or task.retry_policy
     args, kwargs = message.args, message.kwargs
     try:
         if task.contract.holds_inputs:

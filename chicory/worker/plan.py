@@ -95,7 +95,7 @@ class Catalog:
     def _plan(self, task: Task[..., Any]) -> Plan:
         app, settings, contract = self._app, task.settings, task.contract
         elsewhere = self._flavors.elsewhere(task)
-        rules = attrs.evolve(self.policy, retry=settings.retry_policy or app.retry_policy)
+        rules = attrs.evolve(self.policy, retry=task.retry_policy)
         return Plan(
             task=task,
             function=task.function,
