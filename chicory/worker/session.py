@@ -22,7 +22,7 @@ from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.outage import Outage
 from chicory.outcome import Cancelled, Ending, Policy, Release, runs_alone
-from chicory.types import DeliveryMode, TaskMessage, WorkerInfo
+from chicory.types import DeliveryMode, Progress, TaskMessage, WorkerInfo
 from chicory.worker.drain import Drain
 from chicory.worker.execute import execute
 from chicory.worker.fetch import Fetcher, Gate
@@ -39,6 +39,7 @@ log = logging.getLogger("chicory.worker")
 
 # Seconds for the last outcomes to reach the broker; then they are left to the lease, and the tasks run again.
 LAST_FLUSH = 5.0
+_UNSTARTED = Cancelled("it was cancelled before it was started")
 
 
 class End(Enum):
@@ -290,7 +291,7 @@ class Session:
             delivery = holdings.waiting.popleft()
             plan = judge(delivery, now)
             if not isinstance(plan, Plan):
-                self._conclude(delivery, self._terms.catalog.policy, plan, Run(self._consumer.name))
+                self._conclude(delivery, self._terms.catalog.policy, plan)
                 continue
             if delivery.count > 1 and runs_alone(delivery.count, self._terms.config.max_deliveries):
                 if self._quarantine.put_aside(delivery):
@@ -310,7 +311,7 @@ class Session:
 
     def _judge(self, delivery: Delivery, now: float) -> Plan | Ending:
         if self._cancelled and isinstance(delivery.message, TaskMessage) and delivery.message.id in self._cancelled:
-            return Cancelled("it was cancelled before it was started")
+            return _UNSTARTED
         return self._terms.catalog.judge(delivery, now)
 
     async def _heed(self, consumer: CancellingConsumer) -> None:
@@ -324,8 +325,7 @@ class Session:
             gone = [one for one in waiting if isinstance(one.message, TaskMessage) and one.message.id in heard]
             for delivery in gone:
                 waiting.remove(delivery)
-                ending = Cancelled("it was cancelled before it was started")
-                self._conclude(delivery, self._terms.catalog.policy, ending, Run(self._consumer.name))
+                self._conclude(delivery, self._terms.catalog.policy, _UNSTARTED)
 
     def _isolate(self, suspect: Delivery) -> None:
         assert self._fetching is not None
@@ -341,7 +341,7 @@ class Session:
         now = self._consumer.now()
         plan = self._judge(suspect, now)
         if not isinstance(plan, Plan):
-            self._conclude(suspect, self._terms.catalog.policy, plan, Run(self._consumer.name))
+            self._conclude(suspect, self._terms.catalog.policy, plan)
             return True
         self.holdings.running += 1
         message = suspect.message
@@ -363,12 +363,18 @@ class Session:
         if self._cancelled and message.id in self._cancelled:
             # Whatever it made of that: its result says already that it was cancelled.
             ending = Cancelled("it was cancelled while it ran")
-        run = Run(self._consumer.name, started_at, self._notes.last_said(message.id))
-        self._conclude(delivery, policy, ending, run)
+        self._conclude(delivery, policy, ending, started_at, self._notes.last_said(message.id))
 
-    def _conclude(self, delivery: Delivery, policy: Policy, ending: Ending, run: Run) -> None:
-        keep, now, draw = self._terms.keeps_results, self._consumer.now(), random.random()
-        settlement = verdict(delivery, policy, ending, keep=keep, now=now, draw=draw, run=run)
+    def _conclude(
+        self,
+        delivery: Delivery,
+        policy: Policy,
+        ending: Ending,
+        started_at: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        run = Run(self._consumer.name, started_at, progress) if self._terms.keeps_results else None
+        settlement = verdict(delivery, policy, ending, run, now=self._consumer.now(), draw=random.random())
         if self._terms.drain.begun:
             self._terms.drain.ended(delivery, settlement.outcome)
         self._settler.add(settlement)

@@ -13,17 +13,17 @@ class Run(msgspec.Struct, frozen=True):
     """What the record of a task tells of its last attempt: see ResultRecord."""
 
     worker: str
-    started_at: float | None = None
-    progress: Progress | None = None
+    started_at: float | None
+    progress: Progress | None
 
 
 def verdict(
-    delivery: Delivery, policy: Policy, ending: Ending, *, keep: bool, now: float, draw: float, run: Run
+    delivery: Delivery, policy: Policy, ending: Ending, run: Run | None, *, now: float, draw: float
 ) -> Settlement:
-    """What becomes of *delivery*.  *keep*: results are kept, unless the message says otherwise."""
+    """What becomes of *delivery*.  *run*: for its result, unless the message wants none kept; None where none is."""
     outcome = _outcome(delivery, policy, ending, now, draw)
     message = delivery.message
-    if not keep or not isinstance(message, TaskMessage) or message.ignore_result:
+    if run is None or not isinstance(message, TaskMessage) or message.ignore_result:
         return Settlement(delivery, outcome)
     try:
         return Settlement(delivery, outcome, _record(message, outcome, now, run))
