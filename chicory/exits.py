@@ -16,12 +16,3 @@ _CODES: dict[type[ChicoryError], int] = {
 def exit_code(error: BaseException) -> int:
     """The exit code for *error*."""
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), INTERNAL)
-
-
-def sole(error: BaseException) -> BaseException:
-    """The one exception inside nested groups of one: what a driver's own nursery makes of an error."""
-    match error:
-        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
-            return sole(only)
-        case _:
-            return error

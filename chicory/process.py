@@ -10,7 +10,8 @@ import trio
 
 from chicory.config import ChicoryConfig
 from chicory.errors import ChicoryError, ConfigError
-from chicory.exits import exit_code, sole
+from chicory.exits import exit_code
+from chicory.groups import sole
 from chicory.lifeline import Lifeline
 from chicory.types import BrokerType
 

@@ -22,7 +22,8 @@ from typing import Any, NoReturn
 import click
 
 from chicory.errors import ChicoryError, did_you_mean
-from chicory.exits import INTERRUPTED, USAGE, exit_code, sole
+from chicory.exits import INTERRUPTED, USAGE, exit_code
+from chicory.groups import sole
 
 
 class Commands(click.Group):

@@ -8,10 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NoReturn, cast, final
+from typing import Any, NoReturn, final
 
 import outcome
 import trio
+
+from chicory.groups import holds
 
 log = logging.getLogger("chicory.worker")
 
@@ -84,7 +86,7 @@ class AsyncioLoop:
         try:
             return await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException as error:
-            if _cancelled(error):
+            if holds(error, asyncio.CancelledError):
                 if cancelled is not None:
                     cancelled()
                 if self._why is not None:
@@ -250,9 +252,3 @@ def _adopt(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> "asy
         call.begun.add(task)
         task.add_done_callback(call.begun.discard)
     return task
-
-
-def _cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(_cancelled(one) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
-    return isinstance(error, asyncio.CancelledError)

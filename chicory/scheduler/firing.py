@@ -12,7 +12,7 @@ import trio
 from chicory.app import Chicory
 from chicory.brokers.base import Timetable
 from chicory.errors import BrokerError, QueueFull, UsageError
-from chicory.exits import sole
+from chicory.groups import sole
 from chicory.outage import Outage
 from chicory.scheduler.pacing import next_look
 from chicory.schedules.entry import Entry, Known, Look

@@ -15,7 +15,7 @@ import trio
 from chicory.app import Chicory
 from chicory.brokers.base import Broker, Keeper
 from chicory.errors import BrokerError
-from chicory.exits import sole
+from chicory.groups import sole
 from chicory.outage import Outage
 from chicory.outcome import most_shared
 from chicory.scheduler.firing import Firing

@@ -12,7 +12,7 @@ import trio
 from chicory.app import Chicory
 from chicory.config import evolve
 from chicory.errors import LifespanError
-from chicory.exits import sole
+from chicory.groups import sole
 from chicory.ids import new_id
 from chicory.testing.broker import ObservedBroker, Watch
 from chicory.testing.catalog import ObservedCatalog

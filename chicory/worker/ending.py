@@ -1,9 +1,9 @@
 """What an exception that ends a run means: a request of the task, or a failure."""
 
-from typing import assert_never, cast, final
+from typing import assert_never, final
 
 from chicory.context import GiveUp, Request, Retry, Snooze
-from chicory.exits import sole
+from chicory.groups import holds, sole
 from chicory.outcome import Raised, Snoozed
 from chicory.retry import RetryPolicy, retryable
 from chicory.worker.failure import describe
@@ -27,13 +27,6 @@ def ending_of(policy: RetryPolicy, error: BaseException) -> Raised | Snoozed:
     if isinstance(only, Request):
         return _answer(only)
     return Raised(describe(error), final=holds(error, GiveUp) or not retryable(policy, error))
-
-
-def holds(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether *error* is one of *kind*, or a group with one in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(holds(one, kind) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
-    return isinstance(error, kind)
 
 
 def _answer(request: Request) -> Raised | Snoozed:

@@ -7,11 +7,12 @@ import trio
 
 from chicory.context import Report
 from chicory.errors import ValidationError
+from chicory.groups import holds
 from chicory.middleware import around
 from chicory.outcome import Ending, Interrupted, Raised, Returned, TimedOut, Unrunnable
 from chicory.retry import RetryPolicy
 from chicory.types import Failure, TaskMessage
-from chicory.worker.ending import ending_of, holds
+from chicory.worker.ending import ending_of
 from chicory.worker.failure import describe
 from chicory.worker.flavors import Elsewhere
 from chicory.worker.plan import Plan

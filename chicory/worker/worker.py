@@ -15,7 +15,7 @@ from chicory.backends.base import Notable
 from chicory.brokers.base import Delivery, next_life
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost, LifespanError
-from chicory.exits import sole
+from chicory.groups import sole
 from chicory.outage import Outage, Pace
 from chicory.process import Memory
 from chicory.scheduler.cleaning import clean

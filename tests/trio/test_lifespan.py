@@ -12,7 +12,7 @@ import trio
 from chicory import Chicory, RemoteTaskError, RetryPolicy, TaskContext, TaskMessage, Worker
 from chicory.config import evolve
 from chicory.errors import BrokerUnavailable, LifespanError, UsageError
-from chicory.exits import sole
+from chicory.groups import sole
 from chicory.testing import running_worker
 from chicory.types import BackendType, BrokerType
 

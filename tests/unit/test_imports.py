@@ -27,7 +27,7 @@ LEVELS = [
         "unique",
         "validation",
     },
-    {"embedded", "exits", "lifeline", "outage", "server"},
+    {"embedded", "exits", "groups", "lifeline", "outage", "server"},
     {"brokers.base", "backends.base", "links"},
     {
         "batches",
