@@ -29,9 +29,13 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class TimedOut(msgspec.Struct, frozen=True):
-    """The run took longer than its *limit*, in seconds."""
+    """The run took longer than its *limit*, in seconds.
+
+    after: what it raised once its time was over, such as an error in its clean-up.
+    """
 
     limit: float
+    after: Failure | None = None
 
 
 class Snoozed(msgspec.Struct, frozen=True):
@@ -166,9 +170,10 @@ def decide(
             return _ended(policy, failure)
         case Raised(failure, _, delay):
             return _after_failure(message, policy, failure, delay=delay, now=now, draw=draw)
-        case TimedOut(limit):
-            timeout = TaskTimeout(f"took longer than {limit:g} s")
-            failed = Raised(Failure("TaskTimeout", str(timeout)), final=not retryable(policy.retry, timeout))
+        case TimedOut(limit, after):
+            timeout = TaskTimeout(f"took longer than {limit:g} s" + (f", and then raised {after}" if after else ""))
+            failure = Failure("TaskTimeout", str(timeout), after.traceback if after else "")
+            failed = Raised(failure, final=not retryable(policy.retry, timeout))
             return decide(message, policy, failed, count=count, now=now, draw=draw)
         case Snoozed(delay):
             if once or isinstance(message, Undecodable):

@@ -29,6 +29,11 @@ def ending_of(policy: RetryPolicy, error: BaseException) -> Raised | Snoozed:
     return Raised(describe(error), final=holds(error, GiveUp) or not retryable(policy, error))
 
 
+def asks(error: BaseException) -> bool:
+    """Whether who raised *error* says by that how the task is to go on: a request, or the word of another process."""
+    return isinstance(sole(error), Request | Ended) or holds(error, GiveUp)
+
+
 def _answer(request: Request) -> Raised | Snoozed:
     match request:
         case Snooze():

@@ -12,7 +12,7 @@ from chicory.middleware import around
 from chicory.outcome import Ending, Interrupted, Raised, Returned, TimedOut, Unrunnable
 from chicory.retry import RetryPolicy
 from chicory.types import Failure, TaskMessage
-from chicory.worker.ending import ending_of
+from chicory.worker.ending import asks, ending_of
 from chicory.worker.failure import describe
 from chicory.worker.flavors import Elsewhere
 from chicory.worker.plan import Plan
@@ -27,6 +27,7 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, progress: R
     """
     timeout = plan.timeout if message.timeout is None else message.timeout
     args, kwargs = message.args, message.kwargs
+    limit: trio.CancelScope | None = None
     try:
         if plan.incoming is not None:
             try:
@@ -50,7 +51,8 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, progress: R
     except trio.TrioInternalError:
         raise
     except BaseException as error:
-        return _ending(plan.policy_of(message).retry, error)
+        overran = timeout if limit is not None and limit.cancel_called else None
+        return _ending(plan.policy_of(message).retry, error, overran)
 
 
 async def _call(
@@ -105,10 +107,13 @@ def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any)
         return Raised(Failure("ValidationError", describe(error).message), final=True)
 
 
-def _ending(policy: RetryPolicy, error: BaseException) -> Ending:
+def _ending(policy: RetryPolicy, error: BaseException, overran: float | None) -> Ending:
     # Whoever cancelled us is above: the worker.  What else is in a group with Cancelled comes of that, too.
     if trio.current_effective_deadline() == -float("inf") and holds(error, trio.Cancelled):
         return Interrupted("the worker stopped")
+    # What it asks for when its time is over holds as at any other time, but a failure comes of the cut.
+    if overran is not None and not asks(error):
+        return TimedOut(overran, describe(error))
     if isinstance(error, trio.Cancelled):
         # From a scope that has long been left; nothing here was cancelled.
         return Raised(Failure("Cancelled", "the task raised Cancelled itself", describe(error).traceback))

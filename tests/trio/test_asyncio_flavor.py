@@ -121,6 +121,24 @@ async def test_when_its_time_is_over_it_is_cancelled_and_cleans_up(app):
     assert said == ["cancelled", "cleaned up"]
 
 
+async def test_an_error_of_its_clean_up_is_told_with_the_timeout(app):
+    @app.task(flavor="asyncio", timeout=0.05)
+    async def rest() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(PATIENCE))
+        finally:
+            raise ValueError("no such file")
+
+    async with running_worker(app):
+        failed = await failure(rest)
+
+    assert (failed.type, failed.message) == (
+        "TaskTimeout",
+        "took longer than 0.05 s, and then raised ValueError: no such file",
+    )
+
+
 async def test_what_a_stopping_worker_cancels_is_given_back(app):
     begun, ended = threading.Event(), threading.Event()
 

@@ -372,6 +372,90 @@ async def test_a_run_that_swallows_the_end_of_its_time_has_failed_all_the_same(a
             await (await thread.delay()).get()
 
 
+async def test_what_it_raises_when_its_time_is_over_is_told_with_the_timeout(autojump_clock, app, books):
+    @app.task(timeout=5, retry_policy=ONCE)
+    async def careless(how: str) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        finally:
+            if how == "group":
+                raise BaseExceptionGroup("several", [KeyError("a"), SystemExit(3)])
+            raise SystemExit(3) if how == "exit" else ValueError("no such file")
+
+    @app.task(timeout=0.02, retry_policy=ONCE)
+    def thread() -> None:
+        time.sleep(0.1)
+        raise OSError("no answer")
+
+    async with running_worker(app):
+        for how, told in (
+            ("plain", "ValueError: no such file"),
+            ("group", "BaseExceptionGroup: several (2 sub-exceptions)"),
+            ("exit", "SystemExit: 3"),
+        ):
+            with pytest.raises(RemoteTaskError) as caught:
+                await (await careless.delay(how)).get()
+            failure = caught.value.failure
+            assert (failure.type, failure.module) == ("TaskTimeout", "")
+            assert failure.message == f"took longer than 5 s, and then raised {told}"
+            assert "in careless" in failure.traceback
+        with pytest.raises(RemoteTaskError, match=r"TaskTimeout: took longer than 0.02 s, and then raised OSError: no"):
+            await (await thread.delay()).get()
+
+
+async def test_what_it_asks_for_when_its_time_is_over_holds(autojump_clock, app, books):
+    tries = []
+
+    @app.task(timeout=5, retry_policy=RetryPolicy(max_retries=1, retry_delay=1000, jitter=0))
+    async def ask(context: TaskContext, how: str) -> str:
+        tries.append(trio.current_time())
+        if len(tries) > 1:
+            return f"{context.retries} retries"
+        try:
+            await trio.sleep_forever()
+        finally:
+            match how:
+                case "retry":
+                    context.retry(countdown=50)
+                case "snooze":
+                    context.snooze(50)
+                case _:
+                    context.fail("no use")
+
+    async with running_worker(app):
+        for how, end in (("retry", "1 retries"), ("snooze", "0 retries")):
+            tries.clear()
+            assert await (await ask.delay(how)).get() == end
+            assert tries[1] - tries[0] == pytest.approx(55, abs=2)
+        tries.clear()
+        with pytest.raises(RemoteTaskError, match="GiveUp: no use"):
+            await (await ask.delay("fail")).get()
+        assert len(tries) == 1
+
+
+async def test_a_worker_that_stops_interrupts_what_cleans_up_after_its_time(autojump_clock, app):
+    late = trio.Event()
+
+    @app.task(timeout=5, retry_policy=ONCE)
+    async def slow() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                late.set()
+                await trio.sleep(20)
+            await trio.lowlevel.checkpoint()
+
+    async with running_worker(app, shutdown_timeout=0, cancel_grace=30) as worker:
+        await slow.delay()
+        await late.wait()
+        worker.stop()
+
+    assert (await app.broker.get_queue_sizes()).ready == 1
+
+
 async def test_what_cannot_be_run_goes_to_the_dead_letters_and_the_worker_carries_on(autojump_clock, app, books):
     @app.task(name="pay")
     async def pay(amount: int) -> int:

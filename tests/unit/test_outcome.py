@@ -177,6 +177,14 @@ def test_retries_end(message, policy, failure, count, draw):
         (Raised(OOPS, delay=7.0), RetryIn(7.0, simple(retries=1), OOPS)),
         (Raised(OOPS, final=True), Dead(OOPS)),
         (TimedOut(2.5), RetryIn(1.0, simple(retries=1), Failure("TaskTimeout", "took longer than 2.5 s"))),
+        (
+            TimedOut(2.5, Failure("ValueError", "no", "File x")),
+            RetryIn(
+                1.0,
+                simple(retries=1),
+                Failure("TaskTimeout", "took longer than 2.5 s, and then raised ValueError: no", "File x"),
+            ),
+        ),
         (Snoozed(9.0), RetryIn(9.0, simple(), None)),
         (Interrupted("stopping"), Release("stopping")),
         (Lost("killed"), Release("killed", charged=True)),
