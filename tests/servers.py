@@ -170,6 +170,19 @@ def redis_server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def cluster_server() -> Iterator[Server]:
+    """One redis-server for the whole session that is a cluster with all slots; every test takes a key prefix."""
+    with running_server("redis", options=("--cluster-enabled", "yes")) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            deadline = time.monotonic() + 20
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                assert time.monotonic() < deadline, "the cluster does not come up"
+                time.sleep(0.005)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def embedded_server() -> Iterator[Server]:
     """One server out of the wheel for the whole session; every test takes a key prefix of its own."""
     with running_server("embedded") as server:

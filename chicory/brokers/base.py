@@ -10,11 +10,22 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
+from msgspec.structs import replace
 
 from chicory.errors import BrokerError
-from chicory.outcome import Outcome
+from chicory.outcome import Failed, Outcome, Release
 from chicory.schedules.entry import Entry, Look
-from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, Undecodable, WorkerInfo
+from chicory.types import (
+    DLQMessage,
+    Failure,
+    Finding,
+    Health,
+    QueueSizes,
+    TaskMessage,
+    TaskState,
+    Undecodable,
+    WorkerInfo,
+)
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -25,6 +36,8 @@ ROADS = (
     *("published", "done", "failed", "dead", "retried", "released", "reclaimed"),
     *("replayed", "deleted", "trimmed", "purged", "stale", "lost"),
 )
+
+_CANCELLED = Failure("TaskCancelled", "it was cancelled before its end was settled")
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -51,6 +64,14 @@ class Settlement(msgspec.Struct, frozen=True):
     delivery: Delivery
     outcome: Outcome
     record: bytes | None = None
+
+
+def as_cancelled(settlement: Settlement, cancelled: Collection[str]) -> Settlement:
+    """*settlement* as it is carried out if its task is among the *cancelled*: as failed, unless it is given back."""
+    message = settlement.delivery.message
+    if isinstance(settlement.outcome, Release) or isinstance(message, Undecodable) or message.id not in cancelled:
+        return settlement
+    return replace(settlement, outcome=Failed(_CANCELLED, TaskState.CANCELLED))
 
 
 class Consumer(Protocol):

@@ -11,6 +11,7 @@ import trio
 
 from tests.contract.harness import (
     AioPikaHarness,
+    ClusterHarness,
     MemoryHarness,
     QuorumHarness,
     RabbitHarness,
@@ -20,13 +21,19 @@ from tests.contract.harness import (
 )
 from tests.databases import mariadb_server, postgresql_server
 from tests.rabbit import rabbit_node
-from tests.servers import embedded_server, redis_server
+from tests.servers import cluster_server, embedded_server, redis_server
 
-__all__ = ["embedded_server", "mariadb_server", "postgresql_server", "rabbit_node", "redis_server"]
+__all__ = ["cluster_server", "embedded_server", "mariadb_server", "postgresql_server", "rabbit_node", "redis_server"]
 
 # The queues that tests use: after each, the books of all of them are asked to close.
 QUEUES = ("default", "other")
-RABBITS = {"rabbitmq": RabbitHarness, "aio-pika": AioPikaHarness, "quorum": QuorumHarness}
+# Those that cannot promise everything, and what each is reached at.
+LACKING = {
+    "rabbitmq": (RabbitHarness, "rabbit_node"),
+    "aio-pika": (AioPikaHarness, "rabbit_node"),
+    "quorum": (QuorumHarness, "rabbit_node"),
+    "cluster": (ClusterHarness, "cluster_server"),
+}
 KINDS = ["memory", "redis", "embedded", "rabbitmq", "aio-pika", pytest.param("quorum", marks=pytest.mark.long)]
 
 
@@ -48,13 +55,14 @@ def harness_type(kind, request):
     """Makes a harness out of lease, result_ttl, joined, max_stream_length, dlq_max_length and max_priority."""
     if kind == "memory":
         return MemoryHarness
-    if kind in RABBITS:
-        harness = RABBITS[kind]
+    if kind in LACKING:
+        harness, server = LACKING[kind]
         for need in request.node.iter_markers("needs"):
-            # A need that no broker lacks is a misspelt one: KeyError.
-            if (why := QuorumHarness.cannot[need.args[0]]) in harness.cannot.values():
-                pytest.skip(why)
-        return partial(harness, request.getfixturevalue("rabbit_node"))
+            if need.args[0] in harness.cannot:
+                pytest.skip(harness.cannot[need.args[0]])
+            # A need that no broker lacks is a misspelt one.
+            assert need.args[0] in QuorumHarness.cannot, need.args[0]
+        return partial(harness, request.getfixturevalue(server))
     if kind == "sqlite":
         return partial(SqlHarness, f"sqlite:///{request.getfixturevalue('tmp_path')}/results.db")
     if kind in ("postgresql", "mariadb"):

@@ -91,6 +91,7 @@ class RabbitHarness:
         "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
         "listing workers": "RabbitMQ knows how many consumers a queue has, and not who they are",
         "cancelling": "RabbitMQ keeps no list of cancelled tasks that workers could look into",
+        "settling what is cancelled in one step": "RabbitMQ does not look into one queue when another is acknowledged",
         "counting what is held": "RabbitMQ limits how many messages wait, whatever workers hold",
     }
 
@@ -158,6 +159,11 @@ class Apart:
         async with self._broker.consumer(*args, **kwargs) as consumer:
             yield ApartConsumer(consumer, self._backend)
 
+    async def cancel(self, task_id: str) -> bool:
+        cancelled = await self._broker.cancel(task_id)
+        await self._backend.store([StoredRecord(task_id, record(Failed(OOPS, TaskState.CANCELLED)))])
+        return cancelled
+
 
 class ApartConsumer:
     def __init__(self, consumer: Consumer, backend: Backend) -> None:
@@ -172,6 +178,19 @@ class ApartConsumer:
         if records:
             await self._backend.store(records)
         return await self._consumer.settle([replace(one, record=None) for one in settlements])
+
+
+class ClusterHarness(RedisHarness):
+    """A Redis that is a cluster, of one node: it takes no script or command whose keys are in several slots."""
+
+    cannot: ClassVar[dict[str, str]] = {
+        "joining": "in a cluster results are in other slots than the queues of their tasks",
+        "settling what is cancelled in one step": "in a cluster the list is in another slot than the queue",
+    }
+
+    def __init__(self, server: Server, **settings: Any) -> None:
+        super().__init__(server, **{**settings, "joined": False, "cluster": True})
+        self.broker = Apart(self.broker, self.backend)
 
 
 class SqlHarness:

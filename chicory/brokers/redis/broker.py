@@ -23,7 +23,7 @@ from chicory.brokers.redis.uniques import holding
 from chicory.brokers.redis.workers import listed
 from chicory.config import RedisBrokerConfig
 from chicory.delay import check_delay
-from chicory.errors import BrokerError, UsageError
+from chicory.errors import BrokerError
 from chicory.ids import born
 from chicory.links.executor import CALLERS, running
 from chicory.links.per_run import PerRun
@@ -55,9 +55,8 @@ class RedisBroker:
         self._results: ResultKeys | None = None
         self._reopen: Callable[[str], Awaitable[None]] | None = None
         self._keys: dict[str, Keys] = {}
-        # These lists are of all queues, and a script of a cluster's has one slot.
-        self._cancels = None if config.cluster else CancelKeys(config.key_prefix)
-        self._workers = None if config.cluster else f"{config.key_prefix}:workers"
+        self._cancels = CancelKeys(config.key_prefix, config.cluster)
+        self._workers = f"{config.key_prefix}:workers"
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self.address}>"
@@ -219,8 +218,6 @@ class RedisBroker:
     async def cancel(self, task_id: str) -> bool:
         """See `CancellingBroker.cancel`."""
         cancels, results = self._cancels, self._results
-        if cancels is None:
-            raise UsageError("tasks cannot be cancelled with cluster = true: their list belongs to all queues at once")
         keys, made = [cancels.cancelled, cancels.version], born(task_id)
         old = results is not None and made is not None and time.time() - made > results.ttl_ms / 1000
         if results is not None:
@@ -254,8 +251,6 @@ class RedisBroker:
 
     async def get_active_workers(self) -> list[WorkerInfo]:
         """See `ListsWorkers.get_active_workers`."""
-        if self._workers is None:
-            raise UsageError("workers are not listed with cluster = true: their list belongs to all queues at once")
         async with self._pool.connection() as connection:
             return await listed(connection, self._workers, self._keys_of, timeout=self._pool.timeout)
 

@@ -6,15 +6,18 @@ is received: what was cancelled before it was delivered is never started.  What 
 
 import logging
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import trio
 
+from chicory.brokers.base import Settlement, as_cancelled
 from chicory.brokers.redis.keys import CancelKeys
 from chicory.brokers.redis.line import Line
 from chicory.errors import BrokerError
 from chicory.links.redis import Connection
 from chicory.links.redis_pool import Pool
+from chicory.outcome import Dead, RetryIn
+from chicory.types import TaskMessage
 
 log = logging.getLogger("chicory.redis")
 
@@ -28,6 +31,8 @@ class Cancellations:
     def __init__(self, pool: Pool, line: Line, keys: CancelKeys, *, timeout: float) -> None:
         self.ids: set[str] = set()
         self.stale = True
+        # In a cluster, what is on the list although it has been settled.
+        self._settled: set[str] = set()
         self._pool = pool
         self._line = line
         self._keys = keys
@@ -50,7 +55,7 @@ class Cancellations:
         before = set(self.ids)
         version, listed = await self._line.talk(self._read)
         # What was heard of meanwhile stays: it may be younger than the answer.
-        found = {task_id.decode() for task_id in listed}
+        found = {task_id.decode() for task_id in listed} - self._settled
         self.ids.difference_update(before - found)
         self.ids.update(found)
         self._version, self.stale = version, False
@@ -64,9 +69,36 @@ class Cancellations:
         version, listed = replies
         return version, listed
 
+    async def judged(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+        """*settlements* as those of cancelled tasks are to be carried out, in a cluster.
+
+        Elsewhere settle.lua sees to that.  Here it cannot reach the list, so that is asked before a retry or a dead
+        letter, which would outlive the task; of what is over with its end, what has been heard is enough.
+        """
+        doubtful = [
+            one.delivery.message.id
+            for one in settlements
+            if isinstance(one.outcome, RetryIn | Dead) and isinstance(one.delivery.message, TaskMessage)
+        ]
+        if doubtful:
+            command = ("ZMSCORE", self._keys.cancelled, *doubtful)
+            noted = await self._line.insist(lambda line: line.call(*command, timeout=self._timeout))
+            self.ids.update([task_id for task_id, until in zip(doubtful, noted, strict=True) if until is not None])
+        return [as_cancelled(one, self.ids) for one in settlements] if self.ids else settlements
+
     def forget(self, task_ids: Collection[str]) -> None:
         """These have been settled."""
+        if self._keys.cluster:
+            self._settled |= self.ids.intersection(task_ids)
         self.ids.difference_update(task_ids)
+
+    async def tidy(self) -> None:
+        """Strike off the list what was settled, where settle.lua does not."""
+        if self._settled:
+            settled = tuple(self._settled)
+            command = ("ZREM", self._keys.cancelled, *settled)
+            await self._line.insist(lambda line: line.call(*command, timeout=self._timeout))
+            self._settled.difference_update(settled)
 
     async def heard(self) -> Collection[str]:
         """See `CancellingConsumer.heard`.  Who begins to listen, first reads what was said before."""

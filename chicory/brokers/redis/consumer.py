@@ -31,8 +31,6 @@ from chicory.types import TaskMessage, WorkerInfo
 
 log = logging.getLogger("chicory.redis")
 
-_NOTHING: frozenset[str] = frozenset()
-
 
 class RedisConsumer:
     """See `brokers.base.Consumer`."""
@@ -50,8 +48,8 @@ class RedisConsumer:
         timeout: float,
         dlq_max_length: int | None,
         results: ResultKeys | None,
-        cancels: CancelKeys | None,
-        workers: str | None,
+        cancels: CancelKeys,
+        workers: str,
     ) -> None:
         self.name = name
         self.lease = lease
@@ -68,7 +66,8 @@ class RedisConsumer:
         self._suspects: dict[Receipt, int] = {}
         self._clock_offset = time.time() - time.monotonic()
         self._line = Line(pool)
-        self._cancellations = None if cancels is None else Cancellations(pool, self._line, cancels, timeout=timeout)
+        self._cancellations = Cancellations(pool, self._line, cancels, timeout=timeout)
+        self._cluster = cancels.cluster
         self._reader = Reader(
             pool,
             self._line,
@@ -115,8 +114,7 @@ class RedisConsumer:
         """Close both connections at once."""
         self._line.close()
         self._reader.close()
-        if self._cancellations is not None:
-            self._cancellations.close()
+        self._cancellations.close()
 
     def reconnect(self) -> None:
         """See `Consumer.reconnect`."""
@@ -138,8 +136,10 @@ class RedisConsumer:
 
     async def _end_lease(self, line: Connection, keys: Keys) -> None:
         names = [keys.leases, keys.alone, *keys.streams]
-        args = [self._group, self.name, self._workers or ""]
-        await script("leave").run(line, names, args, timeout=self._timeout)
+        args = [self._group, self.name, "" if self._cluster else self._workers]
+        held = await script("leave").run(line, names, args, timeout=self._timeout)
+        if self._cluster and not held:
+            await line.call("HDEL", self._workers, self.name, timeout=self._timeout)
 
     async def _give_back_unknown(self) -> None:
         held, self._reader.stash = self._reader.stash, []
@@ -168,7 +168,7 @@ class RedisConsumer:
         was first seen have come back without it.
         """
         reader = self._reader
-        if self.cancelled and self._cancellations is not None:
+        if self.cancelled:
             # What others have settled is still in ours.
             await self._cancellations.load()
         known = self._owned.union(held, (delivery.receipt for delivery in reader.stash))
@@ -192,6 +192,8 @@ class RedisConsumer:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """See `Consumer.settle`.  Raises BrokerUnavailable without an answer; repeating it finds out."""
+        if self._cluster:
+            settlements = await self._cancellations.judged(settlements)
         failed_at = datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         items = [
             Item(s.delivery.receipt, s.delivery.queue, encode(s, failed_at), not s.delivery.acked, settling(s))
@@ -199,7 +201,7 @@ class RedisConsumer:
         ]
         answers = await self._settler.settle(items)
         self._let_go([settlement.delivery for settlement in settlements])
-        if self.cancelled and self._cancellations is not None:
+        if self.cancelled:
             self._cancellations.forget(
                 [
                     one.delivery.message.id
@@ -218,12 +220,10 @@ class RedisConsumer:
     @property
     def cancelled(self) -> Collection[str]:
         """See `CancellingConsumer.cancelled`."""
-        return _NOTHING if self._cancellations is None else self._cancellations.ids
+        return self._cancellations.ids
 
     async def heard(self) -> Collection[str]:
         """See `CancellingConsumer.heard`."""
-        if self._cancellations is None:
-            await trio.sleep_forever()
         return await self._cancellations.heard()
 
     async def isolate(self, delivery: Delivery) -> None:
@@ -246,7 +246,10 @@ class RedisConsumer:
 
     async def renew(self) -> bool:
         """See `Consumer.renew`."""
-        return await self._renew(joining=False)
+        held = await self._renew(joining=False)
+        if self._cluster:
+            await self._cancellations.tidy()
+        return held
 
     async def _renew(self, *, joining: bool) -> bool:
         renew = script("renew")
@@ -254,9 +257,15 @@ class RedisConsumer:
         held = True
         for number, keys in enumerate(self._queues):
             names, facts = [keys.leases], list(args)
-            if number == 0 and self._workers is not None and self._tell is not None:
-                names.append(self._workers)
-                facts.append(encode_worker(self._tell()))
+            if number == 0 and self._tell is not None:
+                said = encode_worker(self._tell())
+                if self._cluster:
+                    # Before the lease is renewed: whoever takes it away later finds this there, and strikes it off.
+                    command = ("HSET", self._workers, self.name, said)
+                    await self._line.insist(lambda line, command=command: line.call(*command, timeout=self._timeout))
+                else:
+                    names.append(self._workers)
+                    facts.append(said)
             before = time.monotonic()
             mine, seconds, micros = await self._line.insist(
                 lambda line, names=names, facts=facts: renew.run(line, names, facts, timeout=self._timeout)

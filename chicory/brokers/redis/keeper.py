@@ -28,7 +28,7 @@ class RedisKeeper:
     """
 
     def __init__(
-        self, pool: Pool, queues: Sequence[Keys], *, group: str, lease: float, timeout: float, workers: str | None
+        self, pool: Pool, queues: Sequence[Keys], *, group: str, lease: float, timeout: float, workers: str
     ) -> None:
         self._pool = pool
         self._queues = queues
@@ -74,7 +74,7 @@ class RedisKeeper:
                     log.error("%s: %d deliveries vanished from the stream: these tasks are lost", keys.queue, vanished)
                 for name in gone:
                     log.info("%s: worker %s is gone", keys.queue, name.decode())
-                if gone and self._workers is not None:
+                if gone:
                     command = ("HDEL", self._workers, *gone)
                     await self._line.insist(lambda line, command=command: line.call(*command, timeout=self._timeout))
         return total

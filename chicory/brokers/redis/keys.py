@@ -90,19 +90,23 @@ class Keys:
 
 @attrs.frozen
 class CancelKeys:
-    """Where the ids of cancelled tasks are, of all queues, until the task is settled or cannot be waiting any more."""
+    """Where the ids of cancelled tasks are, of all queues, until the task is settled or cannot be waiting any more.
+
+    With *cluster* they have a slot of their own, where no script that settles comes.
+    """
 
     prefix: str
+    cluster: bool = False
 
     @property
     def cancelled(self) -> str:
         """Task ids by the millisecond until which they are noted."""
-        return f"{self.prefix}:cancelled"
+        return f"{self.prefix}:{{cancelled}}" if self.cluster else f"{self.prefix}:cancelled"
 
     @property
     def version(self) -> str:
         """A number that grows with each id that is added."""
-        return f"{self.prefix}:cancelled:version"
+        return f"{self.cancelled}:version"
 
     @property
     def channel(self) -> str:

@@ -33,7 +33,7 @@ class Reader:
     """Reads for one consumer, on a connection of its own; *line* carries what must not wait for a read.
 
     owned: what the consumer holds already.  restore: makes the groups again when the server has lost them.
-    cancellations: kept up to date with what is read; None where there are none.
+    cancellations: kept up to date with what is read.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Reader:
         timeout: float,
         owned: Collection[Receipt],
         restore: Callable[[], Awaitable[None]],
-        cancellations: Cancellations | None,
+        cancellations: Cancellations,
     ) -> None:
         self._pool = pool
         self._line = line
@@ -81,19 +81,18 @@ class Reader:
                     fresh.close()
                     raise
             self._connection = fresh
-            if self._cancellations is not None:
-                self._cancellations.stale = True
+            self._cancellations.stale = True
 
     async def read(self, limit: int) -> list[Delivery]:
         """At most *limit* deliveries; none when nothing came for a while."""
         cancellations = self._cancellations
         if not self.stash:
             found = await self._read_some(limit)
-            if cancellations is None or not cancellations.stale:
+            if not cancellations.stale:
                 return found
             # Nobody may lose it while the list is read.
             self.stash = found
-        if cancellations is not None and cancellations.stale:
+        if cancellations.stale:
             await cancellations.load()
         await trio.lowlevel.checkpoint_if_cancelled()
         found, self.stash = self.stash[:limit], self.stash[limit:]
@@ -137,14 +136,13 @@ class Reader:
     async def _converse(self, connection: Connection, command: tuple[Any, ...], *, ours: bool = False) -> Any:
         """The reply to a read, which may block; *ours*: what it returns belongs to us from then on."""
         replies: list[Any] = []
-        cancellations = self._cancellations if ours else None
-        if cancellations is None:
-            owed = 1
-            await connection.send(*command)
-        else:
+        if ours:
             # Answered after the read is, so it is as young as what was read.
             owed = 2
-            await connection.send_many([command, cancellations.question])
+            await connection.send_many([command, self._cancellations.question])
+        else:
+            owed = 1
+            await connection.send(*command)
         try:
             with trio.move_on_after(self._block_ms / 1000 + _BLOCK_MARGIN):
                 await _take(connection, replies, owed)
@@ -168,7 +166,7 @@ class Reader:
         raise BrokerUnavailable(f"{connection.address}: no answer to a read")
 
     def _compare(self, replies: list[Any]) -> None:
-        if self._cancellations is not None and len(replies) > 1:
+        if len(replies) > 1:
             self._cancellations.compare(replies[1])
 
     def _keep(self, command: tuple[Any, ...], reply: Any) -> None:

@@ -56,7 +56,7 @@ class Settler:
         timeout: float,
         dlq_max_length: int | None,
         results: ResultKeys | None,
-        cancels: CancelKeys | None,
+        cancels: CancelKeys,
     ) -> None:
         self._line = line
         self._keys = {keys.queue: keys for keys in queues}
@@ -75,7 +75,7 @@ class Settler:
             "" if results is None else results.waiting,
         )
         self._group = group
-        self._cancelled = [] if cancels is None else [cancels.cancelled]
+        self._cancelled = [] if cancels.cluster else [cancels.cancelled]
 
     async def settle(self, items: Sequence[Item]) -> list[bool]:
         """For each item whether it was still ours and is carried out now.
