@@ -172,7 +172,7 @@ def redis_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def cluster_server() -> Iterator[Server]:
     """One redis-server for the whole session that is a cluster with all slots; every test takes a key prefix."""
-    with running_server("redis", options=("--cluster-enabled", "yes")) as server:
+    with running_server("redis", options=("--cluster-enabled", "yes", "--cluster-port", str(free_port()))) as server:
         with server.client() as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             deadline = time.monotonic() + 20
