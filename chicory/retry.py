@@ -9,12 +9,14 @@ from typing import Any, cast
 import attrs
 
 from chicory.errors import UsageError
-from chicory.naming import dotted
+from chicory.groups import members, walk
+from chicory.naming import class_dotted, class_name, dotted
 
 # An exception's class, or its name.
 Kind = type[BaseException] | str
 
 _NAME = re.compile(r"[^\W\d][\w.<>]*")
+_bases: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 
 
 class Backoff(StrEnum):
@@ -138,26 +140,21 @@ def retryable(policy: RetryPolicy, error: BaseException) -> bool:
 
     A group is when it is named itself, or else when all in it are; and it is not when it, or any in it, is ignored.
     """
-    return not _ignored(policy, error) and _wanted(policy, error)
+    if policy.ignore_on and any(map(_named(policy.ignore_on), walk(error))):
+        return False
+    # A group that is named answers for all in it; of what is not, only groups with nothing else in them are wanted.
+    return policy.retry_on is None or all(members(one) for one in walk(error, but=_named(policy.retry_on)))
 
 
-def _ignored(policy: RetryPolicy, error: BaseException) -> bool:
-    return _named(error, policy.ignore_on) or any(_ignored(policy, one) for one in _members(error))
+def _named(kinds: Collection[str]) -> Callable[[BaseException], bool]:
+    """Whether a class of an exception, or one of its bases, is among *kinds*."""
+    # There may be thousands of exceptions in a group, and are few classes.
+    known: dict[int, bool] = {}
 
+    def named(error: BaseException) -> bool:
+        kind = type(error)
+        if id(kind) not in known:
+            known[id(kind)] = any(class_name(base) in kinds or class_dotted(base) in kinds for base in _bases(kind))
+        return known[id(kind)]
 
-def _wanted(policy: RetryPolicy, error: BaseException) -> bool:
-    if policy.retry_on is None or _named(error, policy.retry_on):
-        return True
-    members = _members(error)
-    return bool(members) and all(_wanted(policy, one) for one in members)
-
-
-def _members(error: BaseException) -> tuple[BaseException, ...]:
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).exceptions
-    return ()
-
-
-def _named(error: BaseException, kinds: Collection[str]) -> bool:
-    """Whether a class of *error*, or one of its bases, is among *kinds*."""
-    return bool(kinds) and any(kind.__name__ in kinds or dotted(kind) in kinds for kind in type(error).__mro__)
+    return named

@@ -227,7 +227,12 @@ class _Call:
 
     async def _contained(self) -> "outcome.Outcome[Any]":
         """How the function ended, SystemExit included: asyncio would let that stop the loop."""
-        result: outcome.Outcome[Any] = await outcome.acapture(self._function, *self._args, **self._kwargs)
+        result: outcome.Outcome[Any]
+        # What outcome.acapture does, which relies on what the exception says of its traceback.
+        try:
+            result = outcome.Value(await self._function(*self._args, **self._kwargs))
+        except BaseException as error:
+            result = outcome.Error(error)
         while left := [task for task in self.begun if not task.done()]:
             for task in left:
                 self._loop.blame(task)

@@ -1,12 +1,12 @@
 """What an exception that ends a run means: a request of the task, or a failure."""
 
-from typing import assert_never, final
+from typing import assert_never, cast, final
 
 from chicory.context import GiveUp, Request, Retry, Snooze
-from chicory.groups import holds, sole
+from chicory.groups import holds, is_a, sole
 from chicory.outcome import Raised, Snoozed
 from chicory.retry import RetryPolicy, retryable
-from chicory.worker.failure import describe
+from chicory.worker.failure import describe, traceback_of
 
 
 @final
@@ -22,16 +22,16 @@ def ending_of(policy: RetryPolicy, error: BaseException) -> Raised | Snoozed:
     """How a run ended that raised *error*."""
     # From a nursery it comes in a group.
     only = sole(error)
-    if isinstance(only, Ended):
+    if is_a(only, Ended):
         return only.ending
-    if isinstance(only, Request):
-        return _answer(only)
+    if issubclass(type(only), Request):
+        return _answer(cast("Request", only))
     return Raised(describe(error), final=holds(error, GiveUp) or not retryable(policy, error))
 
 
 def asks(error: BaseException) -> bool:
     """Whether who raised *error* says by that how the task is to go on: a request, or the word of another process."""
-    return isinstance(sole(error), Request | Ended) or holds(error, GiveUp)
+    return issubclass(type(sole(error)), Request | Ended) or holds(error, GiveUp)
 
 
 def _answer(request: Request) -> Raised | Snoozed:
@@ -43,6 +43,7 @@ def _answer(request: Request) -> Raised | Snoozed:
         case GiveUp():
             error = request.error
             # One that was never raised has no place yet.
-            return Raised(describe(error.with_traceback(error.__traceback__ or request.__traceback__)), final=True)
+            BaseException.with_traceback(error, traceback_of(error) or request.__traceback__)
+            return Raised(describe(error), final=True)
         case _:
             assert_never(request)

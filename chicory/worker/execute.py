@@ -7,7 +7,7 @@ import trio
 
 from chicory.context import Report
 from chicory.errors import ValidationError
-from chicory.groups import holds
+from chicory.groups import holds, is_a
 from chicory.middleware import around
 from chicory.outcome import Ending, Interrupted, Raised, Returned, TimedOut, Unrunnable
 from chicory.retry import RetryPolicy
@@ -114,7 +114,7 @@ def _ending(policy: RetryPolicy, error: BaseException, overran: float | None) ->
     # What it asks for when its time is over holds as at any other time, but a failure comes of the cut.
     if overran is not None and not asks(error):
         return TimedOut(overran, describe(error))
-    if isinstance(error, trio.Cancelled):
+    if is_a(error, trio.Cancelled):
         # From a scope that has long been left; nothing here was cancelled.
         return Raised(Failure("Cancelled", "the task raised Cancelled itself", describe(error).traceback))
     return ending_of(policy, error)

@@ -1,6 +1,5 @@
 """Where the functions of tasks run: on trio with the worker itself, in a thread, in a child process, or on asyncio."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -66,12 +65,29 @@ class Flavors:
         self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
-        return await trio.to_thread.run_sync(functools.partial(function, *args, **kwargs), limiter=self._limiter)
+        value, error = await trio.to_thread.run_sync(_attempt, function, args, kwargs, limiter=self._limiter)
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            # Its traceback holds this frame.
+            del error
 
     async def _on_asyncio(
         self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         return await self.loop().call(_known, (message, function, args, kwargs), {})
+
+
+def _attempt(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """What *function* returns or raises.  A thread that raises is waited for in vain if the exception is an odd one."""
+    try:
+        return function(*args, **kwargs), None
+    except BaseException as error:
+        return None, error
 
 
 async def _known(

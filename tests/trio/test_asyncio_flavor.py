@@ -213,6 +213,16 @@ async def test_every_way_to_fail_is_a_failure_of_this_task_alone(app):
     async def gives_up(context: TaskContext) -> None:
         context.fail("no use")
 
+    class Untraceable(Exception):
+        @property
+        def __traceback__(self):
+            raise SystemExit
+
+    @app.task(flavor="asyncio")
+    async def untraceable() -> None:
+        raise Untraceable
+
+    ways = (plain, leave, child_leaves, group, cancels_itself, gives_up, untraceable)
     begun, over = threading.Event(), threading.Event()
 
     @app.task(flavor="asyncio")
@@ -225,13 +235,13 @@ async def test_every_way_to_fail_is_a_failure_of_this_task_alone(app):
     async with running_worker(app):
         beside = await sibling.delay()
         await trio.to_thread.run_sync(begun.wait)
-        failures = [await failure(task) for task in (plain, leave, child_leaves, group, cancels_itself, gives_up)]
+        failures = [await failure(task) for task in ways]
         over.set()
 
         assert await beside.get() == "well"
 
     assert [failed.type for failed in failures] == [
-        *("KeyError", "SystemExit", "SystemExit", "ExceptionGroup", "CancelledError", "GiveUp")
+        *("KeyError", "SystemExit", "SystemExit", "ExceptionGroup", "CancelledError", "GiveUp", "Untraceable")
     ]
     assert failures[0].traceback.splitlines()[1].endswith("in plain")
     assert "ValueError: 2" in failures[3].traceback

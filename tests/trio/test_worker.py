@@ -232,6 +232,12 @@ class Rude(BaseException):
     pass
 
 
+class Untraceable(Exception):
+    @property
+    def __traceback__(self):
+        raise SystemExit
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -240,6 +246,7 @@ class Rude(BaseException):
         KeyboardInterrupt(),
         GeneratorExit(),
         Rude("base"),
+        Untraceable(),
         ExceptionGroup("several", [ValueError(1), OSError(2)]),
         BaseExceptionGroup("worse", [KeyboardInterrupt(), ValueError(2)]),
     ],

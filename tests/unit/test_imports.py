@@ -14,6 +14,7 @@ LEVELS = [
     {"ids", "secret"},
     {
         "errors",
+        "groups",
         "types",
         "naming",
         "retry",
@@ -27,7 +28,7 @@ LEVELS = [
         "unique",
         "validation",
     },
-    {"embedded", "exits", "groups", "lifeline", "outage", "server"},
+    {"embedded", "exits", "lifeline", "outage", "server"},
     {"brokers.base", "backends.base", "links"},
     {
         "batches",

@@ -145,6 +145,26 @@ def test_a_group_is_retried_when_all_in_it_are(kinds, policy):
     assert retryable(policy, group(*errors)) == all(retryable(policy, error) for error in errors)
 
 
+def trees():
+    leaves = st.sampled_from([ValueError, OSError, Refused, TimeoutError]).map(lambda kind: kind())
+    return st.recursive(leaves, lambda inside: st.lists(inside, min_size=1, max_size=3).map(lambda made: group(*made)))
+
+
+@given(trees(), policies())
+def test_it_does_not_matter_how_deep_in_groups_something_is(error, policy):
+    def named(one, kinds):
+        return any(kind.__name__ in kinds for kind in type(one).__mro__)
+
+    def ignored(one):
+        return named(one, policy.ignore_on) or any(map(ignored, getattr(one, "exceptions", ())))
+
+    def wanted(one):
+        inside = getattr(one, "exceptions", ())
+        return policy.retry_on is None or named(one, policy.retry_on) or (bool(inside) and all(map(wanted, inside)))
+
+    assert retryable(policy, error) == (wanted(error) and not ignored(error))
+
+
 def test_a_class_of_a_script_is_called_as_a_worker_imports_it(tmp_path):
     script = tmp_path / "orders.py"
     script.write_text(
