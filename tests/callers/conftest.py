@@ -3,24 +3,44 @@
 import pytest
 
 from chicory import Chicory
-from chicory.backends.redis import RedisBackend
-from chicory.brokers.redis import RedisBroker
-from chicory.config import RedisBackendConfig, RedisBrokerConfig
 from chicory.ids import new_id
 from tests.callers.callers import KINDS, open_caller
+from tests.callers.grounds import RedisGround, SqliteGround
 from tests.proxy import open_proxy
 from tests.servers import embedded_server, redis_server
 
 __all__ = ["embedded_server", "redis_server"]
 
+GROUNDS = {"redis": RedisGround, "embedded": RedisGround, "sqlite": SqliteGround}
+SERVERS = {"embedded": "embedded_server"}
+# Those that differ in how a call is sent; the others only in where its result is kept.
+BROKERS = ("redis", "embedded")
 
-@pytest.fixture(params=["redis", "embedded"])
-def server(request):
-    return request.getfixturevalue(f"{request.param}_server")
+
+def pytest_generate_tests(metafunc):
+    """Each test is for all BROKERS, or for those grounds that it names: `kinds("redis")`."""
+    if "kind" in metafunc.fixturenames:
+        said = metafunc.definition.get_closest_marker("kinds")
+        metafunc.parametrize("kind", said.args if said else BROKERS)
 
 
 @pytest.fixture
-async def proxy(server):
+def ground(kind, request, tmp_path):
+    """Skipped for the promises that this one cannot keep: `needs("subscriptions")`."""
+    found = GROUNDS[kind]
+    for need in request.node.iter_markers("needs"):
+        if why := found.cannot.get(need.args[0]):
+            pytest.skip(why)
+    return found(request.getfixturevalue(SERVERS.get(kind, "redis_server")), tmp_path)
+
+
+@pytest.fixture
+def server(ground):
+    return ground.server
+
+
+@pytest.fixture
+async def proxy(ground, server):
     path = server.directory / f"p{new_id()[-6:]}"
     async with open_proxy(server.address, unix=path) as opened:
         yield opened
@@ -28,21 +48,11 @@ async def proxy(server):
 
 
 @pytest.fixture
-def prefix():
-    """The keys of one test."""
-    return f"t{new_id()}"
+def make(ground):
+    """Makes an app; all of one test share their messages.  Not closed: that is the caller's part."""
 
-
-@pytest.fixture
-def make(prefix):
-    """Makes an app; all of one test share their keys.  Not closed: that is the caller's part."""
-
-    def new(url: str, *, joined: bool = True, **settings) -> Chicory:
-        broker = RedisBroker(RedisBrokerConfig(url=url, key_prefix=prefix, **settings))
-        backend = RedisBackend(RedisBackendConfig(url=url, key_prefix=prefix))
-        if not joined:
-            backend.joins = lambda broker: False
-        app = Chicory(broker, backend)
+    def new(url: str, **settings) -> Chicory:
+        app = ground.app(url, **settings)
 
         @app.task(name="add")
         async def add(x: int, y: int) -> int:
@@ -60,9 +70,9 @@ async def caller(request):
 
 
 @pytest.fixture
-async def app(make, server, caller):
+async def app(make, ground, caller):
     """An app that *caller* uses."""
-    app = make(server.url)
+    app = make(ground.url)
     yield app
     await caller.close(app)
 
@@ -76,8 +86,8 @@ async def shaky(make, proxy, caller):
 
 
 @pytest.fixture
-async def broker(make, server):
+async def broker(make, ground):
     """What is really there: the broker as the test itself sees it."""
-    app = make(server.url)
-    yield app.broker
+    app = make(ground.url)
+    yield ground.worked(app)
     await app.aclose()

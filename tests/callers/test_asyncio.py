@@ -17,10 +17,7 @@ from chicory.outcome import Done
 from tests.callers.callers import open_caller
 from tests.contract.harness import receive, settle, worker
 
-
-@pytest.fixture(params=["redis"])
-def server(request):
-    return request.getfixturevalue(f"{request.param}_server")
+pytestmark = pytest.mark.kinds("redis")
 
 
 @pytest.fixture

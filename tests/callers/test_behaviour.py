@@ -22,8 +22,12 @@ from chicory.errors import (
 from chicory.ids import new_id
 from chicory.outcome import Done, Failed
 from chicory.types import QueueSizes, TaskMessage, TaskState
+from tests.callers.conftest import BROKERS
 from tests.contract.harness import OOPS, finish_all, message, receive, settle, worker
 from tests.servers import free_port, running_server
+
+# Of tests that wait for results, wherever they are kept.
+results = pytest.mark.kinds(*BROKERS, "sqlite")
 
 
 @asynccontextmanager
@@ -43,19 +47,13 @@ async def getting(caller, result, timeout=10):
             yield ends
 
 
-async def listeners(server):
-    """Returns when somebody is subscribed to the end of a task."""
-    with server.client() as client, trio.fail_after(5):
-        while not any(b":done:" in channel for channel in client.pubsub_channels()):
-            await trio.sleep(0.005)
-
-
-async def test_a_call_arrives_and_its_result_comes_by_push(app, caller, broker, server):
+@results
+async def test_a_call_arrives_and_its_result_comes_by_push(app, caller, broker, ground):
     result = await caller.delay(app.tasks["add"], 2, 40)
     assert await caller.state(result) is TaskState.PENDING
 
     async with getting(caller, result) as ends:
-        await listeners(server)
+        await ground.waited()
         (delivery,) = await finish_all_with(broker, Done(42))
 
     assert (delivery.message.name, delivery.message.args) == ("add", [2, 40])
@@ -292,6 +290,7 @@ async def test_tls_is_spoken_and_a_stranger_is_not_believed(make, caller, tmp_pa
         await caller.close(wary)
 
 
+@results
 async def test_waiting_ends_in_time_and_the_task_goes_on(app, caller, broker):
     result = await caller.delay(app.tasks["add"], 2, 3)
 
@@ -305,6 +304,7 @@ async def test_waiting_ends_in_time_and_the_task_goes_on(app, caller, broker):
     assert await caller.get(result, 0) == 5
 
 
+@results
 async def test_a_failure_is_raised_where_it_is_waited_for(app, caller, broker):
     result = await caller.delay(app.tasks["add"], 2, 3)
 
@@ -316,7 +316,8 @@ async def test_a_failure_is_raised_where_it_is_waited_for(app, caller, broker):
     assert failed.failure == OOPS
 
 
-async def test_many_are_waited_for_by_one_subscription(app, caller, broker, server):
+@results
+async def test_many_are_waited_for_together(app, caller, broker):
     results = await caller.publish_many(app, [app.tasks["add"].message(x, 1) for x in range(50)])
     got = []
 
@@ -326,7 +327,23 @@ async def test_many_are_waited_for_by_one_subscription(app, caller, broker, serv
     with trio.fail_after(15):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gather)
-            await listeners(server)
+            await finish_all_with(broker, Done(5), expected=50)
+
+    assert got == [5] * 50
+
+
+@pytest.mark.needs("subscriptions")
+async def test_many_are_waited_for_by_one_subscription(app, caller, broker, ground, server):
+    results = await caller.publish_many(app, [app.tasks["add"].message(x, 1) for x in range(50)])
+    got = []
+
+    async def gather():
+        got.extend(await caller.gather(results))
+
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gather)
+            await ground.waited()
             with server.client() as client:
                 assert len(client.client_list(_type="pubsub")) == 1
             await finish_all_with(broker, Done(5), expected=50)
@@ -337,7 +354,8 @@ async def test_many_are_waited_for_by_one_subscription(app, caller, broker, serv
     await broker.purge_queue()
 
 
-async def test_results_come_as_their_tasks_complete(app, caller, broker, server):
+@results
+async def test_results_come_as_their_tasks_complete(app, caller, broker, ground):
     results = await caller.publish_many(app, [app.tasks["add"].message(x, 1) for x in range(6)])
     heard = []
 
@@ -356,11 +374,12 @@ async def test_results_come_as_their_tasks_complete(app, caller, broker, server)
     assert heard == [3, 1, 5, 0, 2, 4]
 
 
-async def test_who_waits_for_what_is_cancelled_is_told_at_once(app, caller, broker, server):
+@results
+async def test_who_waits_for_what_is_cancelled_is_told_at_once(app, caller, broker, ground):
     result = await caller.delay(app.tasks["add"], 2, 3)
 
     async with getting(caller, result) as ends:
-        await listeners(server)
+        await ground.waited()
         assert await caller.cancel(result)
 
     assert isinstance(ends[0], TaskCancelled)
@@ -368,16 +387,17 @@ async def test_who_waits_for_what_is_cancelled_is_told_at_once(app, caller, brok
     await broker.purge_queue()
 
 
+@results
 async def test_nothing_is_waited_for_that_was_never_sent(app, caller):
     with trio.fail_after(5), pytest.raises(ResultUnknown):
         await caller.get(app.result(new_id()), None)
 
 
-async def test_who_waits_survives_a_line_that_breaks(shaky, proxy, caller, broker, server):
+async def test_who_waits_survives_a_line_that_breaks(shaky, proxy, caller, broker, ground):
     result = await caller.delay(shaky.tasks["add"], 2, 3)
 
     async with getting(caller, result) as ends:
-        await listeners(server)
+        await ground.waited()
         proxy.reset()
         await finish_all_with(broker, Done(5))
 

@@ -1,14 +1,11 @@
 """In plain threads: any thread, any process, and never in the way of a loop."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import traceback
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,11 +15,9 @@ from chicory import BrokerType, Chicory, ChicoryConfig
 from chicory.config import BrokerConfig, RedisBrokerConfig
 from chicory.errors import BrokerUnavailable, ResultTimeout, UsageError
 from chicory.testing import running_worker
+from tests.callers.forks import in_a_child
 
-
-@pytest.fixture(params=["redis"])
-def server(request):
-    return request.getfixturevalue(f"{request.param}_server")
+pytestmark = pytest.mark.kinds("redis")
 
 
 @pytest.fixture
@@ -47,24 +42,6 @@ def there(server, app):
 def connected(server):
     with server.client() as client:
         return len(client.client_list()) - 1
-
-
-def in_a_child(function):
-    """Run *function* in a fork of this process; its exit code, 0 when all went well."""
-    with warnings.catch_warnings():
-        # From 3.12 on Python warns of forks beside threads, which is what is tested.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_threads_send_at_once_and_nothing_is_lost_or_doubled(app, server):
@@ -212,13 +189,6 @@ def test_rabbitmq_refuses_until_it_has_a_way():
 
     with pytest.raises(UsageError, match=r"^RabbitMQBroker has no way for sync callers; .*BrokerType.REDIS"):
         work.send_sync()
-
-
-def test_a_database_refuses_until_it_has_a_way(tmp_path):
-    app = Chicory(BrokerType.MEMORY, f"sqlite:///{tmp_path}/results.db")
-
-    with pytest.raises(UsageError, match=r"^SqlBackend has no way for sync callers; .*BrokerType.EMBEDDED"):
-        app.result("x").get_sync()
 
 
 async def test_a_sync_task_may_call_another_from_its_thread(make, server):

@@ -36,7 +36,7 @@ async def until(fact):
 
 async def listening(database, backend, count):
     """Wait until *count* callers wait for what the database says."""
-    await until(lambda: len(backend._ends.watch._seats) == count and connections(database, "LISTEN"))
+    await until(lambda: len(backend._ends.current().watch._seats) == count and connections(database, "LISTEN"))
 
 
 async def test_a_restart_is_not_noticed_by_who_comes_after_it(make, fragile):

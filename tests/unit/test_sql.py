@@ -22,7 +22,7 @@ from chicory.backends.sql.sqlite import journal_mode
 from chicory.backends.sql.tables import results
 from chicory.backends.sql.watch import LONGEST, SHARE, SHORTEST, next_look
 from chicory.config import BackendConfig, ChicoryConfig, SqlBackendConfig
-from chicory.errors import BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError, UsageError
+from chicory.errors import BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError
 from chicory.ids import new_id
 from chicory.secret import SecretStr
 from chicory.types import LAST_STEP, BackendType, BrokerType, ResultRecord, TaskState
@@ -209,13 +209,6 @@ def test_a_backend_may_be_named_by_its_url(tmp_path):
     assert app.config.chosen_backend.type is BackendType.SQL
     assert repr(app.backend) == f"<SqlBackend sqlite:///{tmp_path}/results.db>"
     assert not app.joined
-
-
-def test_callers_that_a_database_does_not_serve_are_told_who_does(tmp_path):
-    app = Chicory(BrokerType.REDIS, f"sqlite:///{tmp_path}/results.db")
-
-    with pytest.raises(UsageError, match=r"^SqlBackend has no way for sync callers; .*the backend that goes with it"):
-        app.publish_many_sync([])
 
 
 def test_a_url_that_no_backend_speaks_names_those_that_one_does():

@@ -17,6 +17,9 @@ from chicory.backends.sql.tables import results
 from chicory.backends.sql.watch import Watch
 from chicory.brokers.base import Broker
 from chicory.config import SqlBackendConfig
+from chicory.links.executor import CALLERS
+from chicory.links.per_run import PerRun
+from chicory.links.trio_thread import closed, on_trio
 from chicory.types import ResultRecord, TaskState, WorkerInfo
 from chicory.wire import pack_record, unpack_record
 
@@ -27,11 +30,10 @@ _UNFINISHED_MS = 366 * 24 * 3600 * 1000
 _BATCH = 1000
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _Ends:
     """What one trio run has open."""
 
-    run: trio.lowlevel.TrioToken
     database: Database
     watch: Watch
 
@@ -43,15 +45,19 @@ class _Ends:
 class SqlBackend:
     """See `backends.base.Backend`, and `Cleanable`.
 
-    It may serve several trio runs one after another, and a child after a fork: connections are of one run only.
+    It may serve several trio runs one after another, and a child after a fork: connections are of one run only.  For
+    callers of other libraries it works in the process's own trio thread: so all of them share its connections, and the
+    one look at what they wait for.
     """
+
+    callers = CALLERS
 
     def __init__(self, config: SqlBackendConfig) -> None:
         self.config = config
         self._broker: Broker | None = None
         self.address = address_of(config.url)
         self._results = results(self.address.kind, config.table_prefix)
-        self._ends: _Ends | None = None
+        self._ends = PerRun(lambda _: self._open())
 
     def __repr__(self) -> str:
         return f"<SqlBackend {self.address}>"
@@ -68,36 +74,43 @@ class SqlBackend:
         """See `Backend.expect`."""
         await self.store([StoredRecord(task_id, _PENDING) for task_id in task_ids])
 
+    @on_trio
     async def store(self, records: Sequence[StoredRecord]) -> None:
         """See `Backend.store`."""
         rows = furthest(records)
         for start in range(0, len(rows), _BATCH):
-            await self._open().database.write(partial(self._store, rows[start : start + _BATCH]))
+            await self._ends.current().database.write(partial(self._store, rows[start : start + _BATCH]))
 
+    @on_trio
     async def note(self, records: Sequence[StoredRecord]) -> None:
         """See `Notable.note`."""
         given = [{"id": row.task_id, "new_step": row.step, "new_record": row.record} for row in furthest(records)]
         for start in range(0, len(given), _BATCH):
             rows = given[start : start + _BATCH]
-            await self._open().database.write(partial(self._note, rows))
+            await self._ends.current().database.write(partial(self._note, rows))
 
+    @on_trio
     async def reopen(self, task_id: str) -> None:
         """See `Notable.reopen`."""
-        await self._open().database.write(partial(self._reopen, task_id))
+        await self._ends.current().database.write(partial(self._reopen, task_id))
 
+    @on_trio
     async def fetch(self, task_id: str) -> ResultRecord:
         """See `Backend.fetch`."""
         return (await self._look([task_id]))[task_id]
 
+    @on_trio
     async def fetch_many(self, task_ids: Sequence[str]) -> Mapping[str, ResultRecord]:
         """See `Backend.fetch_many`."""
         return await self._look(task_ids)
 
+    @on_trio
     async def wait(self, task_id: str) -> ResultRecord:
         """See `Backend.wait`.  Pushed by PostgreSQL; elsewhere this process looks, for all who wait in it at once."""
         record = await self.fetch(task_id)
-        return await self._open().watch.wait(task_id) if record.state.awaited else record
+        return await self._ends.current().watch.wait(task_id) if record.state.awaited else record
 
+    @on_trio
     async def wait_many(self, task_ids: Collection[str], count: int) -> Mapping[str, ResultRecord]:
         """See `Backend.wait_many`.  The watch looks for all at once."""
         ids = list(dict.fromkeys(task_ids))
@@ -105,13 +118,14 @@ class SqlBackend:
         over = {task_id: record for task_id, record in records.items() if not record.state.awaited}
         if len(over) < min(count, len(ids)):
             left = [task_id for task_id in ids if task_id not in over]
-            over |= await wait_each(self._open().watch.wait, left, count - len(over))
+            over |= await wait_each(self._ends.current().watch.wait, left, count - len(over))
         return over
 
+    @on_trio
     async def clean(self, limit: int) -> int:
         """See `Cleanable.clean`."""
         statement = self._results.clean(limit)
-        return await self._open().database.write(lambda connection: connection.execute(statement).rowcount)
+        return await self._ends.current().database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def get_active_workers(self) -> list[WorkerInfo]:
         """See `Backend.get_active_workers`."""
@@ -119,7 +133,10 @@ class SqlBackend:
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
-        ends, self._ends = self._ends, None
+        await closed(self, self._close)
+
+    async def _close(self) -> None:
+        ends = self._ends.take()
         if ends is not None:
             ends.watch.close()
             with trio.CancelScope(shield=True):
@@ -127,14 +144,9 @@ class SqlBackend:
         await trio.lowlevel.checkpoint()
 
     def _open(self) -> _Ends:
-        run = trio.lowlevel.current_trio_token()
-        if self._ends is None or self._ends.run is not run:
-            if self._ends is not None:
-                self._ends.close()
-            database = Database(self.address, self._results, size=self.config.pool_size)
-            notices = Notices(database, self._results.table.name) if self._results.notify is not None else None
-            self._ends = _Ends(run, database, Watch(self._over, notices))
-        return self._ends
+        database = Database(self.address, self._results, size=self.config.pool_size)
+        notices = Notices(database, self._results.table.name) if self._results.notify is not None else None
+        return _Ends(database, Watch(self._over, notices))
 
     async def _over(self, task_ids: Collection[str]) -> Mapping[str, ResultRecord]:
         records = await self._look(list(task_ids))
@@ -144,7 +156,7 @@ class SqlBackend:
         found: list[tuple[str, bytes, bool]] = []
         for start in range(0, len(task_ids), _BATCH):
             ids = {"ids": task_ids[start : start + _BATCH]}
-            found += await self._open().database.read(lambda connection, ids=ids: self._fetch(ids, connection))
+            found += await self._ends.current().database.read(lambda connection, ids=ids: self._fetch(ids, connection))
         return known(task_ids, found, ttl=self.config.result_ttl, now=time.time())
 
     def _fetch(self, ids: Mapping[str, Sequence[str]], connection: Connection) -> list[tuple[str, bytes, bool]]:

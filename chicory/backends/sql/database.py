@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import trio
@@ -36,6 +36,7 @@ class Database:
         size = 1 if address.kind == "sqlite" else size
         self._engine = _engine(address, size)
         self._reader = _reader(self._engine, address.kind)
+        self._gate = sqlite.gate(self._engine) if address.kind == "sqlite" else nullcontext()
         self._turns = trio.Semaphore(size)
         self._limiter = trio.CapacityLimiter(size)
         self._made = False
@@ -61,10 +62,14 @@ class Database:
             raise
         return opened[0]
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the connections are the parent's of this process: to close one would say goodbye in its name."""
+        return self._pid != os.getpid()
+
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is done."""
-        # A child's descriptors are its parent's too: closing them would say goodbye in the parent's name.
-        self._engine.dispose(close=self._pid == os.getpid())
+        self._engine.dispose(close=not self.inherited)
 
     async def _call(self, work: Callable[[Line], T]) -> T:
         # Taken before the clock starts, so that the wait for a turn counts as nobody's silence.
@@ -82,6 +87,10 @@ class Database:
         return ended
 
     def _attempt(self, work: Callable[[Line], T], line: Line) -> T | BrokerError:
+        with self._gate:
+            return self._try(work, line)
+
+    def _try(self, work: Callable[[Line], T], line: Line) -> T | BrokerError:
         for again in reversed(range(_TRIES)):
             try:
                 if not self._made:

@@ -64,7 +64,7 @@ class Notices:
     def close(self) -> None:
         """Hang up."""
         connection, self._connection = self._connection, None
-        if connection is None:
+        if connection is None or self._database.inherited:
             return
         with contextlib.suppress(Exception):  # the line may be broken already
             trio.lowlevel.notify_closing(_line_of(connection).socket)

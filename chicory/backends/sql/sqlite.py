@@ -3,7 +3,9 @@
 import math
 import os
 import sqlite3
+import threading
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
 
@@ -13,6 +15,10 @@ READING = "chicory_reading"
 # checkpoint; https://sqlite.org/wal.html#walresetbug
 _MENDED = (3, 51, 3)
 _BACKPORTS = {(3, 44): 6, (3, 50): 7}
+
+# Each engine's gate: closed to forks while it is in use, and the other way round.
+_gates: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+_held: list[threading.Lock] = []
 
 
 def journal_mode(version: tuple[int, ...]) -> str:
@@ -48,3 +54,27 @@ def prepare(engine: Engine) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     _ = connect, begin
+
+
+def gate(engine: Engine) -> threading.Lock:
+    """What is to be held while *engine* is in use, so that nobody forks meanwhile.
+
+    SQLite keeps in the process's memory which files it has locked.  A child that found its parent's file open there
+    would take it for its own: locked for ever in the midst of a transaction, and not locked at all in WAL mode.
+    """
+    return _gates.setdefault(engine, threading.Lock())
+
+
+def _before_fork() -> None:
+    for engine, lock in list(_gates.items()):
+        lock.acquire()
+        _held.append(lock)
+        engine.dispose()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
