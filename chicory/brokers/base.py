@@ -48,6 +48,7 @@ class Delivery(msgspec.Struct, frozen=True):
     acked: acknowledged before its run (at most once), so no longer in its queue; settling it stores its result and
         keeps its dead letter.
     cause: why the worker that held it last died, where known.
+    raw: the bytes of the message, because a task may change its arguments.
     """
 
     message: TaskMessage | Undecodable
@@ -56,6 +57,7 @@ class Delivery(msgspec.Struct, frozen=True):
     count: int = 1
     acked: bool = False
     cause: str = ""
+    raw: bytes = b""
 
 
 class Settlement(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from typing import Any, cast
 from chicory.app import Chicory
 from chicory.context import NO_STATE, TaskContext
 from chicory.errors import PayloadError, UsageError, ValidationError
+from chicory.groups import is_a
 from chicory.outcome import Raised, Snoozed
 from chicory.task import Task
 from chicory.types import Failure, Progress, ResultRecord, TaskState, Undecodable
@@ -21,6 +22,7 @@ from chicory.wire import pack_record, unpack
 from chicory.worker.ending import ending_of
 from chicory.worker.failure import describe
 from chicory.worker.frames import PREFIX, Answer, Call, frame, read_call
+from chicory.worker.undone import undone
 
 
 def main() -> None:
@@ -68,17 +70,21 @@ def _run(call: Call, sock: socket.socket) -> Answer:
     except BaseException as error:
         ending = ending_of(policy, error)
         return Answer(snoozed=ending) if isinstance(ending, Snoozed) else Answer(raised=ending)
-    return _returned(task, None if message.ignore_result else value, checked=not message.ignore_result)
+    return _returned(task, value, kept=not message.ignore_result)
 
 
-def _returned(task: Task[..., Any], value: Any, *, checked: bool) -> Answer:
+def _returned(task: Task[..., Any], value: Any, *, kept: bool) -> Answer:
     try:
-        if checked and task.contract.holds_outputs:
+        if why := undone(value):
+            raise PayloadError(why)
+        if kept and task.contract.holds_outputs:
             value = task.contract.returning(value)
-        return Answer(value=pack_record(ResultRecord(TaskState.SUCCESS, value=value)))
-    except (PayloadError, ValidationError) as error:
+        return Answer(value=pack_record(ResultRecord(TaskState.SUCCESS, value=value if kept else None)))
+    # Any exception: a value may have code of its own.
+    except BaseException as error:
         # It would return the same again.
-        return Answer(raised=Raised(Failure(type(error).__name__, describe(error).message), final=True))
+        kind = "ValidationError" if is_a(error, ValidationError) else "PayloadError"
+        return Answer(raised=Raised(Failure(kind, describe(error).message), final=True))
 
 
 @functools.cache

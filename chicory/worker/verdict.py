@@ -1,12 +1,14 @@
 """From how a run ended to what is told the broker and the backend.  Pure."""
 
 import msgspec
+from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
-from chicory.outcome import Dead, Done, Ending, Failed, Lost, Outcome, Policy, Raised, RetryIn, decide
+from chicory.outcome import Dead, Done, Ending, Failed, Lost, Outcome, Policy, Raised, RetryIn, Returned, decide
 from chicory.types import Failure, Progress, ResultRecord, TaskMessage, TaskState
-from chicory.wire import pack_record
+from chicory.wire import pack_record, unpack
 from chicory.worker.failure import describe
+from chicory.worker.undone import undone
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -21,18 +23,37 @@ def verdict(
     delivery: Delivery, policy: Policy, ending: Ending, run: Run | None, *, now: float, draw: float
 ) -> Settlement:
     """What becomes of *delivery*.  *run*: for its result, unless the message wants none kept; None where none is."""
+    if type(ending) is not Returned:
+        delivery = _as_it_came(delivery)
     outcome = _outcome(delivery, policy, ending, now, draw)
     message = delivery.message
     if run is None or not isinstance(message, TaskMessage) or message.ignore_result:
-        return Settlement(delivery, outcome)
+        # Nobody looks at the value, but what is left to be done in it nobody does, either.
+        why = undone(outcome.value) if type(outcome) is Done else None
+        return Settlement(delivery, outcome) if why is None else _unfit(delivery, policy, why, now, draw)
     try:
         return Settlement(delivery, outcome, _record(message, outcome, now, run))
-    except Exception as error:
-        # What a task returned cannot travel, and it would return the same again.  Any exception: a value may have code
-        # of its own, and an exception that left here would end the worker.
-        failed = Raised(Failure("PayloadError", describe(error).message), final=True)
-        outcome = decide(message, policy, failed, count=delivery.count, now=now, draw=draw)
-        return Settlement(delivery, outcome, _record(message, outcome, now, run))
+    # Any exception: a value may have code of its own, and one that left here would end the worker.
+    except BaseException as error:
+        why = (undone(outcome.value) if type(outcome) is Done else None) or describe(error).message
+        refused = _unfit(delivery, policy, why, now, draw)
+        return replace(refused, record=_record(message, refused.outcome, now, run))
+
+
+def _unfit(delivery: Delivery, policy: Policy, why: str, now: float, draw: float) -> Settlement:
+    """What a task returned cannot travel, and it would return the same again."""
+    delivery = _as_it_came(delivery)
+    return Settlement(delivery, _outcome(delivery, policy, Raised(Failure("PayloadError", why), final=True), now, draw))
+
+
+def _as_it_came(delivery: Delivery) -> Delivery:
+    """*delivery* with its message as it was before the run: it is what is tried again, given back or kept."""
+    message = delivery.message
+    if not delivery.raw or not isinstance(message, TaskMessage):
+        return delivery
+    came = unpack(delivery.raw)
+    assert isinstance(came, TaskMessage)
+    return replace(delivery, message=replace(came, first_try=message.first_try))
 
 
 def _outcome(delivery: Delivery, policy: Policy, ending: Ending, now: float, draw: float) -> Outcome:

@@ -11,6 +11,7 @@ from chicory.brokers.base import Settlement
 from chicory.errors import DelayError, PayloadError, QueueFull
 from chicory.outcome import Done, Release
 from chicory.types import DeliveryMode, QueueSizes
+from chicory.wire import unpack
 from tests.contract.harness import books, finish_all, message, nothing_comes, receive, settle, worker
 
 
@@ -46,6 +47,8 @@ async def test_a_message_arrives_as_it_was_sent(broker):
     (delivery,) = await finish_all(broker, expected=1)
     assert delivery.message == sent
     assert (delivery.queue, delivery.count, delivery.acked) == ("default", 1, False)
+    # Whatever a task makes of its arguments, what they were is still there.
+    assert unpack(delivery.raw) == sent
 
 
 async def test_messages_of_one_publisher_come_in_order(broker):

@@ -4,9 +4,11 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from uuid import UUID
 
 import attrs
 import pytest
@@ -306,7 +308,89 @@ async def test_a_stray_cancelled_is_a_failure_and_no_cancellation(autojump_clock
         assert await well.get() == "well"
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {1: 2}, {"deep": {"set": {1}}}, "x" * 300_000, "\ud800"])
+@pytest.mark.parametrize("end", ["raises", "snoozes", "takes too long", "returns a set", "is given back"])
+async def test_what_a_task_does_to_its_arguments_is_not_seen_by_the_next_try(autojump_clock, app, books, end):
+    seen = []
+
+    @app.task(name="change", timeout=5, retry_policy=RetryPolicy(max_retries=1))
+    async def change(context: TaskContext, items: list[object], *, options: dict[str, object]) -> object:
+        seen.append((list(items), dict(options), dict(context.message.headers)))
+        items.append(items)
+        options["more"] = object()
+        context.message.headers["more"] = "more"
+        context.message.args.append(seen)
+        match end:
+            case "raises":
+                raise ValueError
+            case "snoozes" if len(seen) == 1:
+                context.snooze(1)
+            case "takes too long":
+                await trio.sleep(10)
+            case "returns a set":
+                return {1}
+            case "is given back" if len(seen) == 1:
+                await trio.sleep(1000)
+        return None
+
+    async with running_worker(app, shutdown_timeout=0) as worker:
+        result = await change.options(headers={"a": "b"}).delay([1], options={"x": 1})
+        if end != "is given back":
+            await result.wait()
+        else:
+            await worker.busy()
+    async with running_worker(app):
+        record = await result.wait()
+
+    assert seen == [([1], {"x": 1}, {"a": "b"})] * (1 if end == "returns a set" else 2)
+    if record.state is TaskState.DEAD_LETTERED:
+        (letter,) = await app.broker.get_dlq_messages()
+        sent = letter.original_message
+        assert (sent.args, sent.kwargs, sent.headers) == ([[1]], {"options": {"x": 1}}, {"a": "b"})
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_work_that_a_task_leaves_to_others_is_a_failure_that_says_what_to_write(autojump_clock, app, books, kept):
+    async def coroutine() -> int:
+        return 1
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    @app.task(name="sync", ignore_result=not kept)
+    def sync(what: str) -> object:
+        return {"a coroutine": coroutine, "an async generator": stream}.get(what, lambda: (x for x in (1,)))()
+
+    @app.task(name="async", ignore_result=not kept)
+    async def async_(what: str) -> object:
+        return sync(what)
+
+    async with running_worker(app) as worker:
+        for task in (sync, async_):
+            for what in ("a coroutine", "an async generator", "a generator"):
+                await task.send(what)
+        await worker.settled(6)
+
+    errors = [error for _, error in await dead(app)]
+    assert len(errors) == 6
+    for error in errors:
+        if "coroutine" in error:
+            assert "PayloadError: it returned the coroutine " in error
+            assert "which nobody awaits; make the task, and each decorator around it, an async function" in error
+        else:
+            assert "PayloadError: it returned the generator " in error
+            assert "return a list" in error
+    assert sum("the coroutine" in error for error in errors) == 2
+
+
+class Exits(UUID):
+    @property
+    def hex(self):
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    "value", [object(), float("nan"), {1: 2}, {"deep": {"set": {1}}}, "x" * 300_000, "\ud800", Exits(int=1)]
+)
 async def test_a_result_that_cannot_travel_is_a_failure(autojump_clock, app, books, value):
     calls = []
 

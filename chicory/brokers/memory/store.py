@@ -354,4 +354,4 @@ def _task_id(delivery: Delivery) -> str:
 
 def as_delivery(entry: Entry, queue: str, receipt: int) -> Delivery:
     """*entry* as its holder sees it: values of its own, because a task may change its arguments."""
-    return Delivery(unpack(entry.raw), queue, receipt, entry.count, cause=entry.cause)
+    return Delivery(unpack(entry.raw), queue, receipt, entry.count, cause=entry.cause, raw=entry.raw)

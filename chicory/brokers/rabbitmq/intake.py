@@ -41,11 +41,11 @@ class Held:
 
     def delivery(self) -> Delivery:
         """It as workers see it, under a receipt that is never used again."""
-        message = unpack(self.content.body)
-        headers = self.content.headers
+        body, headers = self.content.body, self.content.headers
+        message, queue = unpack(body), self.names.queue
         if not headers:
-            return Delivery(message, self.names.queue, next(_receipts))
-        return Delivery(message, self.names.queue, next(_receipts), spent(headers) + 1, cause=cause(headers))
+            return Delivery(message, queue, next(_receipts), raw=body)
+        return Delivery(message, queue, next(_receipts), spent(headers) + 1, cause=cause(headers), raw=body)
 
 
 class Stash:

@@ -34,7 +34,7 @@ def delivery(source: Source, entry: bytes, fields: Sequence[bytes]) -> Delivery:
     receipt = Receipt(source.stream, source.level, entry)
     # What `publish` wrote: data, its bytes, task_id, the id.
     if len(fields) == 4 and fields[0] == b"data":
-        return Delivery(unpack(fields[1]), source.queue, receipt)
+        return Delivery(unpack(fields[1]), source.queue, receipt, raw=fields[1])
     named = dict(zip(fields[::2], fields[1::2], strict=False))
     data = named.get(b"data")
     if data is None:
@@ -46,7 +46,7 @@ def delivery(source: Source, entry: bytes, fields: Sequence[bytes]) -> Delivery:
     except ValueError:
         count = 1
     cause = named.get(b"cause", b"").decode(errors="replace")
-    return Delivery(message, source.queue, receipt, count, cause=cause)
+    return Delivery(message, source.queue, receipt, count, cause=cause, raw=data or b"")
 
 
 def deliveries(sources: dict[bytes, Source], reply: Any) -> list[Delivery]:
