@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from chicory.backends.base import Notable, StoredRecord
 from chicory.batches import batches, note_published
 from chicory.brokers.base import CancellingBroker
 from chicory.callers import check_caller
+from chicory.carried import Carried
 from chicory.conditions import TaskSettings, check_flavor
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
@@ -101,6 +103,8 @@ class Chicory:
     config: settings given in code; they win over the environment and the file.
     delivery_mode, retry_policy, validation_mode, flavor: for the tasks that do not say otherwise.
 
+    carry: context variables that go with each call, so that a task finds them as they were where it was called.
+
     lifespan: an async generator function of the app, or what returns an async context manager; entered in every worker
         process before its first task and left after the last.  It is of the app's flavor; a mapping has one for each.
 
@@ -118,6 +122,7 @@ class Chicory:
         validation_mode: ValidationMode = ValidationMode.NONE,
         flavor: Flavor = "trio",
         lifespan: Lifespan | Mapping[Flavor, Lifespan] | None = None,
+        carry: Iterable[ContextVar[Any]] = (),
         name: str | None = None,
     ) -> None:
         self.name = name
@@ -126,6 +131,8 @@ class Chicory:
         self.retry_policy = retry_policy or RetryPolicy()
         self.flavor: Flavor = check_flavor(flavor)
         self.lifespans = lifespans_of(lifespan, self.flavor)
+        # None where there are none, so that asking costs nothing.
+        self.carried = Carried(carry) if carry else None
         self._tasks: dict[str, Task[..., Any]] = {}
         self._schedules = Schedules()
         self._on_send: tuple[Middleware, ...] = ()

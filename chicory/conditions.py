@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeGuard, cast, get_args
 
 import attrs
 
+from chicory.carried import CARRIED
 from chicory.delay import check_delay
 from chicory.errors import DelayError, UsageError
 from chicory.retry import RetryPolicy
@@ -64,6 +65,11 @@ def _headers(_: object, __: object, value: object) -> None:
     for key, text in items:
         if not (isinstance(key, str) and isinstance(text, str)):
             raise UsageError(f"headers must be a mapping of texts to texts, and {key!r}: {text!r} is not")
+        if key.startswith(CARRIED):
+            raise UsageError(
+                f"headers that begin with {CARRIED!r} hold carried context variables, and {key!r} is one; set the"
+                " variable, or leave it out"
+            )
     check_headers(cast("Mapping[str, str]", value))
 
 

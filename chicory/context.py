@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, 
 import attrs
 import trio
 
+from chicory.carried import apart
 from chicory.delay import check_delay
 from chicory.errors import UsageError
 from chicory.ids import new_id
@@ -85,7 +86,7 @@ class TaskContext(Generic[State]):
     @property
     def headers(self) -> Mapping[str, str]:
         """What `options(headers=...)` sent along."""
-        return self.message.headers
+        return apart(self.message.headers)
 
     @property
     def schedule(self) -> str | None:

@@ -66,7 +66,7 @@ class RemoteTask(Generic[P, R]):
         self.name = check_name(name)
         self.settings = settings
         self._options = _NO_OPTIONS
-        self._plain = settings.expires is None and settings.unique is None
+        self._plain = settings.expires is None and settings.unique is None and app.carried is None
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Publish a call with these arguments, on trio or asyncio; the result object waits for its end.
@@ -208,6 +208,9 @@ class RemoteTask(Generic[P, R]):
             )
         said = self._options
         unique = settings.unique if said.unique is None else said.unique
+        headers = said.headers or {}
+        if self.app.carried is not None:
+            headers = self.app.carried.headers(headers)
         return TaskMessage(
             said.task_id or new_id(),
             name=self.name,
@@ -218,7 +221,7 @@ class RemoteTask(Generic[P, R]):
             queue=said.queue or settings.queue,
             priority=settings.priority if said.priority is None else said.priority,
             timeout=said.timeout or settings.timeout,
-            headers=dict(said.headers or {}),
+            headers=dict(headers),
             reply_to=said.reply_to,
             delivery_mode=said.delivery_mode or settings.delivery_mode,
             ignore_result=settings.ignore_result if said.ignore_result is None else said.ignore_result,

@@ -48,6 +48,7 @@ _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_message = msgspec.json.Decoder(TaskMessage).decode
 _decode_record = msgspec.json.Decoder(ResultRecord).decode
+_decode_value = msgspec.json.Decoder().decode
 # Arguments that need not be counted.
 _FEW = 64
 # The envelope's own values do not count against a body's limit.
@@ -165,6 +166,23 @@ def unpack_record(raw: bytes) -> ResultRecord:
         return replace(record, value=untag(record.value)) if b'"$' in raw else record
     except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
         raise PayloadError(f"the stored result cannot be read: {error}") from error
+
+
+def pack_text(value: Any, where: str) -> str:
+    """*value* as JSON for a header.  Raises PayloadError, naming *where*, when it cannot travel."""
+    try:
+        return _encode(value if _is_leaf(value) else tag(value, where, _Budget())).decode()
+    except UnicodeEncodeError as error:
+        raise PayloadError(f"{where}: it cannot be encoded: {error}") from error
+
+
+def unpack_text(text: str, where: str) -> Any:
+    """The value in *text*.  Raises PayloadError, naming *where*, when there is none."""
+    try:
+        value = _decode_value(text)
+        return untag(value) if '"$' in text else value
+    except (msgspec.MsgspecError, ValueError, RecursionError, InvalidOperation, TypeError) as error:
+        raise PayloadError(f"{where}: it cannot be read: {str(error)[:200]}") from error
 
 
 def check_id(task_id: str) -> str:
@@ -332,7 +350,7 @@ def _tag_other(value: Any, where: str, budget: _Budget, depth: int) -> Any:
         return {"$bytes": base64.b64encode(value).decode()}
     raise PayloadError(
         f"{where}: a {type(value).__name__} is not JSON; pass plain values, or datetime, UUID, Decimal or bytes; "
-        "other types need a type hint and validation"
+        "arguments and results of other types need a type hint and validation"
     )
 
 

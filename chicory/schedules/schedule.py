@@ -1,6 +1,7 @@
 """Schedule: a task, when it is sent by itself, and what with; and the schedules of an app by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast, final, get_args
 
@@ -39,7 +40,8 @@ class Schedule:
 
     def message(self, slot: float) -> TaskMessage:
         """What is sent for *slot*; its id is the same whoever makes it."""
-        made = self.task.message(*self.args, **self.kwargs)
+        # In an empty context: it is nobody's call, so there is nothing to carry.
+        made = Context().run(self.task.message, *self.args, **self.kwargs)
         headers = {**made.headers, SCHEDULE: self.name, SLOT: datetime.fromtimestamp(slot, UTC).isoformat()}
         return replace(made, id=slot_id(self.name, slot), headers=headers)
 

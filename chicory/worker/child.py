@@ -12,12 +12,13 @@ import threading
 from typing import Any, cast
 
 from chicory.app import Chicory
+from chicory.carried import run_context
 from chicory.context import NO_STATE, TaskContext
 from chicory.errors import PayloadError, UsageError, ValidationError
 from chicory.groups import is_a
 from chicory.outcome import Raised, Snoozed
 from chicory.task import Task
-from chicory.types import Failure, Progress, ResultRecord, TaskState, Undecodable
+from chicory.types import Failure, Progress, ResultRecord, TaskMessage, TaskState, Undecodable
 from chicory.wire import pack_record, unpack
 from chicory.worker.ending import ending_of
 from chicory.worker.failure import describe
@@ -54,9 +55,16 @@ def _run(call: Call, sock: socket.socket) -> Answer:
         task = _find(call.module, message.name)
     except UsageError as error:
         return Answer(raised=Raised(Failure("UsageError", str(error)), final=True))
+    # Whatever the run sets there, the next one does not see.
+    return run_context(task.app.carried).run(_call, task, message, call, sock)
+
+
+def _call(task: Task[..., Any], message: TaskMessage, call: Call, sock: socket.socket) -> Answer:
     policy = message.retry_policy or task.retry_policy
     args, kwargs = message.args, message.kwargs
     try:
+        if task.app.carried is not None:
+            task.app.carried.set(message.headers)
         if task.contract.holds_inputs:
             args, kwargs = task.contract.incoming(args, kwargs)
         if task.takes_context:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from typing import Any, cast, final
 
 import trio
+from msgspec.structs import replace
 
+from chicory.carried import Carried
 from chicory.context import TaskContext
 from chicory.errors import ProcessDied
 from chicory.naming import module_of
@@ -30,12 +32,20 @@ class Children:
         self._idle: list[_Child] = []
 
     async def call(
-        self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        carried: Carried | None,
+        message: TaskMessage,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Any:
         """Run *message* in a child, which is killed when this is cancelled.
 
         The arguments are those of the message, as they travel; a context among *args* says the rest.
+        carried: what of the present context goes along, as it does into a thread.
         """
+        if carried is not None:
+            message = replace(message, headers=carried.headers(message.headers))
         context = cast("TaskContext[Any]", args[0]) if args and isinstance(args[0], TaskContext) else None
         call = Call(
             module_of(function),

@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from chicory.context import Report
-from chicory.errors import ValidationError
+from chicory.errors import PayloadError, ValidationError
 from chicory.groups import holds, is_a
 from chicory.middleware import around
 from chicory.outcome import Ending, Interrupted, Raised, Returned, TimedOut, Unrunnable
@@ -30,11 +30,11 @@ async def execute(plan: Plan, message: TaskMessage, deliveries: int, progress: R
     args, kwargs = message.args, message.kwargs
     limit: trio.CancelScope | None = None
     try:
-        if plan.incoming is not None:
+        if plan.prepares:
             try:
-                args, kwargs = plan.incoming(args, kwargs)
-            except ValidationError as error:
-                return Unrunnable(Failure("ValidationError", describe(error).message))
+                args, kwargs = plan.prepare(message)
+            except (PayloadError, ValidationError) as error:
+                return Unrunnable(Failure(type(error).__name__, describe(error).message))
         if timeout is None:
             if plan.plain:
                 # The common case, without one more coroutine.

@@ -1,6 +1,7 @@
 """Where the functions of tasks run: on trio with the worker itself, in a thread, in a child process, or on asyncio."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import trio
@@ -38,7 +39,7 @@ class Flavors:
     def elsewhere(self, task: Task[..., Any]) -> Elsewhere | None:
         """Where *task* runs; None is on trio."""
         if not task.is_async:
-            return self._children.call if task.settings.process else self._in_a_thread
+            return partial(self._children.call, task.app.carried) if task.settings.process else self._in_a_thread
         return self._on_asyncio if task.flavor == "asyncio" else None
 
     def state(self, task: Task[..., Any]) -> Any:

@@ -1,6 +1,7 @@
 """What a worker knows of a task before a message of it comes, and whether a delivery can be run.  Pure."""
 
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from typing import Any, final
 
@@ -8,6 +9,7 @@ import attrs
 
 from chicory.app import Chicory
 from chicory.brokers.base import Delivery
+from chicory.carried import Carried, run_context
 from chicory.config import WorkerConfig
 from chicory.context import Report, TaskContext
 from chicory.delay import bounded
@@ -35,9 +37,12 @@ class Plan:
     state: Any
     # Whether there is nothing to be done but to await the function here.
     plain: bool
+    # Whether there is something to be done before that, which is `prepare`.
+    prepares: bool
     timeout: float | None
     mode: DeliveryMode
     policies: dict[DeliveryMode, Policy]
+    carried: Carried | None
     # None where the task's type hints say nothing of them, or nobody asked.
     incoming: Callable[[Sequence[Any], dict[str, Any]], Arguments] | None = None
     returning: Callable[[Any], Any] | None = None
@@ -45,6 +50,17 @@ class Plan:
     def mode_of(self, message: TaskMessage) -> DeliveryMode:
         """At most or at least once: the message says, else the task, else the app."""
         return message.delivery_mode or self.mode
+
+    def prepare(self, message: TaskMessage) -> Arguments:
+        """Set what *message* carries in the present context; returns the arguments as the function is given them.
+
+        Raises PayloadError or ValidationError when it cannot be run so.
+        """
+        if self.carried is not None:
+            self.carried.set(message.headers)
+        if self.incoming is None:
+            return message.args, message.kwargs
+        return self.incoming(message.args, message.kwargs)
 
     def context(self, message: TaskMessage, deliveries: int, progress: Report) -> TaskContext[Any]:
         """What a run of *message* that begins now is told of itself; *progress* hears what it says."""
@@ -71,6 +87,10 @@ class Catalog:
         # For what is no task at all.
         self.policy = Policy(max_deliveries=config.max_deliveries, dead_letters=config.use_dead_letter_queue)
 
+    def context(self) -> Context:
+        """What runs begin with a copy of."""
+        return run_context(self._app.carried)
+
     def judge(self, delivery: Delivery, now: float) -> Plan | Ending:
         """How to run *delivery* at *now*, by the broker's clock; an Ending when it is not to be run."""
         message = delivery.message
@@ -96,6 +116,7 @@ class Catalog:
         app, settings, contract = self._app, task.settings, task.contract
         elsewhere = self._flavors.elsewhere(task)
         rules = attrs.evolve(self.policy, retry=task.retry_policy)
+        incoming = contract.incoming if contract.holds_inputs else None
         return Plan(
             task=task,
             function=task.function,
@@ -104,10 +125,12 @@ class Catalog:
             middleware=app.run_middleware,
             state=self._flavors.state(task),
             plain=elsewhere is None and not task.takes_context and not app.run_middleware,
+            prepares=incoming is not None or app.carried is not None,
+            carried=app.carried,
             timeout=settings.timeout,
             mode=settings.delivery_mode or app.delivery_mode,
             policies={mode: attrs.evolve(rules, delivery_mode=mode) for mode in DeliveryMode},
-            incoming=contract.incoming if contract.holds_inputs else None,
+            incoming=incoming,
             # A child process does that itself: an object of the user's cannot come from there.
             returning=contract.returning if contract.holds_outputs and not settings.process else None,
         )

@@ -53,6 +53,7 @@ class Runner:
     ongoing: where runs that have waited are found, by receipt, until they end.
     cancelled: ids of tasks that somebody has cancelled; whoever adds one looks for runs of it among the ongoing.
     refill: called when a runner has nothing more to do or one of its runs has made room; it may `start` more.
+    context: what each run begins with a copy of.
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class Runner:
         ongoing: dict[Any, Ongoing],
         cancelled: Collection[str],
         refill: Callable[[], None],
+        context: contextvars.Context,
     ) -> None:
         self._nursery = nursery
         self._cancelled = cancelled
         self._ongoing = ongoing
         self._refill = refill
-        self._context = contextvars.copy_context()
+        self._context = context
         self._ready: deque[Started] = deque()
         # The run at work, and the scope it is in.
         self._started: Started | None = None

@@ -193,7 +193,8 @@ class Session:
             self._end, self._ended = None, trio.Event()
         async with trio.open_nursery() as running:
             self._running = running
-            self._runner = Runner(running, self._ongoing, self._cancelled, self._start)
+            context = self._terms.catalog.context()
+            self._runner = Runner(running, self._ongoing, self._cancelled, self._start, context)
             async with trio.open_nursery() as fetching:
                 self._fetching = fetching
                 fetching.start_soon(self._fetcher.run, self._terms.gate)

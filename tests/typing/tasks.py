@@ -1,11 +1,14 @@
 """What checkers must say of a user's code; each line that is wrong says so at its end, for pyright and for mypy."""
 
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, assert_type
 
 from chicory import AsyncResult, CallNext, Chicory, Task, TaskContext, TaskMessage, Unique, ValidationMode
 
-app = Chicory()
+tenant: ContextVar[str] = ContextVar("tenant")
+depth: ContextVar[int] = ContextVar("depth", default=0)
+app = Chicory(carry=[tenant, depth])
 
 
 @app.task
@@ -124,6 +127,8 @@ async def wrong() -> None:
     await halve.delay("one")  # error: reportArgumentType, arg-type
     await sweep.delay(3)  # error: reportArgumentType, arg-type
     app.task(flavor="curio")  # error: reportArgumentType, call-overload
+    Chicory(carry=tenant)  # error: reportArgumentType, arg-type
+    Chicory(carry=["tenant"])  # error: reportArgumentType, list-item
     app.on_send(shout)  # error: reportArgumentType, type-var
     app.every(seconds=30, misfire="al")  # error: reportArgumentType, arg-type
     app.schedule(len, every=30)  # error: reportArgumentType, arg-type

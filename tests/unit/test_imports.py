@@ -22,6 +22,7 @@ LEVELS = [
         "delay",
         "wire",
         "binding",
+        "carried",
         "clock",
         "config",
         "schedules",
