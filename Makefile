@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench faults clean
+.PHONY: help run test check bench bench-peers faults clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ ARGS ?=
 BROKER ?=
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/ready-to-run ## do a real job under chicoryd: measure Python's standard library, a task for each file
 	$(BIN)/python -m examples.census -c conf/chicory.toml $(if $(BROKER),--broker $(BROKER))
@@ -27,6 +27,10 @@ check: $(VENV)/ready-to-test ## lint, check the format and the types
 bench: $(VENV)/ready-to-test ## measure speed, beside a bare loop that does the same commands in the same run
 	.ci/need-server
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/ready-to-bench ## measure Chicory beside other task queues, each in an environment of its own
+	.ci/need-server
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost
 	.ci/need-server
@@ -48,3 +52,7 @@ $(VENV)/ready-to-run: $(VENV)/ready pyproject.toml
 $(VENV)/ready-to-test: $(VENV)/ready pyproject.toml
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/ready-to-run
+
+$(VENV)/ready-to-bench: $(VENV)/ready-to-test
+	$(PIP) --editable '.[bench]'
+	touch $@

@@ -29,13 +29,13 @@ def measure(server: Server, rounds: int) -> list[Figure]:
 
 
 def _watch(what: str, server: Server, pid: int) -> list[Figure]:
-    calls, begin = _calls(server), time.monotonic()
-    share = _busy(proc.family(pid))
-    calls, seconds = _calls(server) - calls, time.monotonic() - begin
+    before, begin = calls(server), time.monotonic()
+    share = busy(proc.family(pid))
+    made, seconds = calls(server) - before, time.monotonic() - begin
     name = f"idle: {what}, {SECONDS:g} s"
     return [
         Figure(group="idle", name=f"{name}, CPU of one core", unit="%", ours=[share], digits=2),
-        Figure(group="idle", name=f"{name}, Redis commands", unit="/s", ours=[calls / seconds], digits=1),
+        Figure(group="idle", name=f"{name}, Redis commands", unit="/s", ours=[made / seconds], digits=1),
     ]
 
 
@@ -44,13 +44,13 @@ def _watch_alone(what: str, pid: int) -> Figure:
         group="idle",
         name=f"idle: {what}, {SECONDS:g} s, CPU of one core",
         unit="%",
-        ours=[_busy([pid])],
+        ours=[busy([pid])],
         target=Target(0.1, at_most=True, absolute=True),
         digits=3,
     )
 
 
-def _busy(pids: Sequence[int]) -> float:
+def busy(pids: Sequence[int]) -> float:
     """The part of one core, in percent, that *pids* use from now on for a while."""
     cpu, begin = sum(map(proc.cpu_seconds, pids)), time.monotonic()
     time.sleep(SECONDS)
@@ -58,7 +58,7 @@ def _busy(pids: Sequence[int]) -> float:
     return 100 * cpu / (time.monotonic() - begin)
 
 
-def _calls(server: Server) -> int:
+def calls(server: Server) -> int:
     """Commands so far, those of scripts included and our own questions not."""
     stats = server.info("commandstats")
     return sum(

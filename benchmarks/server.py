@@ -1,6 +1,7 @@
 """A private redis-server: a unix socket in a directory of its own, nothing on disk, gone with the block."""
 
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,9 +18,10 @@ _START = 10.0
 
 @attrs.frozen
 class Server:
-    """A server that runs."""
+    """A server that runs; *port* is where it also listens on loopback, or 0."""
 
     path: str
+    port: int = 0
 
     @property
     def url(self) -> str:
@@ -49,23 +51,31 @@ class Server:
 
 
 @contextmanager
-def private_server() -> Generator[Server]:
-    """A server that lives as long as the block."""
+def private_server(*, loopback: bool = False) -> Generator[Server]:
+    """A server that lives as long as the block; *loopback*: it also listens on a free port."""
     binary = shutil.which("redis-server")
     if binary is None:
         raise SystemExit("redis-server is not on PATH; install it with: apt-get install redis-server")
     # Short, because the path of a unix socket may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="chicory-bench-") as directory:
         path = str(Path(directory, "s"))
-        command = [binary, "--port", "0", "--unixsocket", path, "--unixsocketperm", "700", "--dir", directory]
+        port = _free_port() if loopback else 0
+        command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", directory]
+        command += ["--unixsocket", path, "--unixsocketperm", "700"]
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(Path(directory, "log"))]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             _await_answer(process, path)
-            yield Server(path)
+            yield Server(path, port)
         finally:
             process.terminate()
             process.wait(_START)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _await_answer(process: "subprocess.Popen[bytes]", path: str) -> None:

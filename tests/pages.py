@@ -109,7 +109,7 @@ def check_click(command: click.Command, words: list[str]) -> None:
 
 def targets() -> list[str]:
     """What the Makefile makes."""
-    return re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def extras() -> list[str]:
