@@ -29,13 +29,16 @@ _AHEAD = 3600.0
 
 @final
 class Firing:
-    """Fires the schedules that *app* has when this is made.  outage: shared with all who use the broker."""
+    """Fires the schedules that *app* has when this is made.  outage: shared with all who use the broker.
+
+    entries: the schedules as the broker sees them.
+    """
 
     def __init__(self, app: Chicory, outage: Outage) -> None:
         self._app = app
         self._outage = outage
         self._schedules = [(schedule, schedule.entry) for schedule in app.schedules.values()]
-        self._entries = [entry for _, entry in self._schedules]
+        self.entries = [entry for _, entry in self._schedules]
         self._since: float | None = None
         self._told: set[str] = set()
 
@@ -50,7 +53,11 @@ class Firing:
             return
         while True:
             try:
-                wait = await self._round(timetable)
+                look = await self.look(timetable)
+                # From when the answer is here, so that the next look is a little late and not too early.
+                asked = trio.current_time()
+                slot = await self.fire(timetable, look)
+                wait = next_look(slot - look.now - (trio.current_time() - asked))
                 self._outage.answered("fire")
             except (BrokerError, ExceptionGroup) as error:
                 cause = sole(error)
@@ -59,21 +66,25 @@ class Firing:
                 wait = self._outage.failed("fire", cause)
             await trio.sleep(wait)
 
-    async def _round(self, timetable: Timetable) -> float:
-        """Fire what is due; returns the seconds to sleep."""
-        look = await timetable.look(self._entries)
-        # From when the answer is here, so that the next look is a little late and not too early.
-        asked = trio.current_time()
+    async def look(self, timetable: Timetable) -> Look:
+        """Which slots are over."""
+        look = await timetable.look(self.entries)
         if self._since is None:
             self._since = look.now
-        waits = [await self._fire(timetable, look, schedule, entry) for schedule, entry in self._schedules]
-        return next_look(min(waits) - (trio.current_time() - asked))
+        return look
+
+    async def fire(self, timetable: Timetable, look: Look) -> float:
+        """Fire what *look* shows to be due; returns the instant to look again, by the broker's clock.
+
+        That is the next slot; or sooner, when not all that is due could be fired.
+        """
+        return min([await self._fire(timetable, look, schedule, entry) for schedule, entry in self._schedules])
 
     async def _fire(self, timetable: Timetable, look: Look, schedule: Schedule, entry: Entry) -> float:
-        """Fire the slots of one schedule that are due; returns the seconds until the next, as of the look."""
+        """`fire` for one schedule."""
         known = look.known[entry.name]
         if known.paused:
-            return schedule.timing.after(look.now) - look.now
+            return schedule.timing.after(look.now)
         plan = due(schedule.timing, self._mark(known, entry, look.now), look.now, schedule.misfire)
         for slot in plan.slots:
             try:
@@ -81,9 +92,9 @@ class Firing:
             except (QueueFull, UsageError) as error:
                 # Of the second kind only when what it sends was changed after it was checked.
                 self._tell(entry.name, str(error))
-                return _LATER
+                return look.now + _LATER
             self._told.discard(entry.name)
-        return plan.next - look.now
+        return plan.next
 
     async def _send(self, timetable: Timetable, schedule: Schedule, entry: Entry, slot: float) -> None:
         message = schedule.message(slot)

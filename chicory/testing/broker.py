@@ -1,6 +1,7 @@
 """A memory broker that remembers what was sent and what ran."""
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import final
@@ -15,6 +16,7 @@ from chicory.brokers.memory.places import Entry, Places
 from chicory.brokers.memory.store import Lease, Store
 from chicory.clock import unix_now
 from chicory.outcome import Release
+from chicory.schedules.entry import Entry as Scheduled
 from chicory.testing.clock import TICK
 from chicory.testing.records import Enqueued, Run
 from chicory.types import TaskMessage
@@ -111,6 +113,11 @@ class ObservedBroker(MemoryBroker):
             if isinstance(message, TaskMessage) and task_id in (None, message.id)
         ]
 
+    def begin(self, entries: Sequence[Scheduled], instant: float) -> None:
+        """The schedules of *entries* are in force since *instant*, where nothing else is known of them."""
+        with self._store.lock:
+            self._schedules.begin(entries, instant)
+
     def promote(self) -> None:
         """Make ready what is due."""
         now = unix_now() + TICK
@@ -119,13 +126,14 @@ class ObservedBroker(MemoryBroker):
                 places.promote(now, len(places.waiting))
             self._store.arrival.ring()
 
-    def ready(self, task_id: str | None) -> bool:
-        """Whether there is something to run: of one task, or of all."""
-        return any(due is None and _is(entry, task_id) for entry, due in self._waiting())
+    def ready(self, task_id: str | None, queues: Collection[str] | None = None) -> bool:
+        """Whether there is something to run: of one task, or of all; in these *queues*, or in any."""
+        return any(due is None and _is(entry, task_id) for entry, due in self._waiting(queues))
 
-    def next_due(self, task_id: str | None) -> float | None:
-        """When the next delayed message is due: of one task, or of all."""
-        return min((due for entry, due in self._waiting() if due is not None and _is(entry, task_id)), default=None)
+    def next_due(self, task_id: str | None) -> float:
+        """When the next delayed message is due, of one task, or of all; infinity when there is none."""
+        dues = (due for entry, due in self._waiting() if due is not None and _is(entry, task_id))
+        return min(dues, default=math.inf)
 
     def skip(self, seconds: float) -> None:
         """The clock was moved by hand."""
@@ -153,9 +161,10 @@ class ObservedBroker(MemoryBroker):
             watch.runs.append(run)
             watch.noted()
 
-    def _waiting(self) -> list[tuple[Entry, float | None]]:
+    def _waiting(self, queues: Collection[str] | None = None) -> list[tuple[Entry, float | None]]:
         with self._store.lock:
-            return [one for places in self._store.queues.values() for one in places.waiting]
+            looked = [places for name, places in self._store.queues.items() if queues is None or name in queues]
+            return [one for places in looked for one in places.waiting]
 
     def _consumer(self, lease: Lease, places: Mapping[str, Places], limit: int) -> MemoryConsumer:
         only, watch = self._alone.get(lease.name), self._watches.get(lease.name)

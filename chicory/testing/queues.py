@@ -32,6 +32,7 @@ class Queues:
         self._propagate = propagate
         self._autojump = autojump
         self._raised: dict[str, BaseException] = {}
+        self._since = clock.time()
 
     @property
     def ran(self) -> Sequence[Run]:
@@ -76,7 +77,8 @@ class Queues:
         Real workers run it.  The clock moves to whatever is due next: retries and delayed tasks are waited for, in no
         time.  Raises Undrained when something is left after *limit* runs, or when a task does not end.
 
-        within: let that many seconds pass, and leave what is due later; 0 runs what is due now.
+        within: let that many seconds pass, and leave what is due later; 0 runs what is due now.  Then schedules fire
+            too: each slot that passes, and of those that have passed otherwise what `misfire` says.
         redeliver: deliver each message once more after its first run, as when a worker is killed after the work is done
             and before it could say so.  A task that is safe at least once does not mind.
         """
@@ -95,7 +97,9 @@ class Queues:
             await self._drain(only=task_id)
 
     async def _drain(self, **how: Any) -> list[Run]:
-        drain = Drain(app=self.app, broker=self._broker, clock=self.clock, raised=self._raised, **how)
+        drain = Drain(
+            app=self.app, broker=self._broker, clock=self.clock, raised=self._raised, since=self._since, **how
+        )
         runs = await on_stage(drain.perform, autojump=self._autojump)
         if self._propagate:
             self._raise_failures(runs)

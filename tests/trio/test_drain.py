@@ -1,12 +1,13 @@
 """What users test their apps with on trio, where a drain is a part of the test's own run."""
 
+import itertools
 import time
 from datetime import timedelta
 
 import pytest
 import trio
 
-from chicory import Chicory, RetryPolicy, TaskState
+from chicory import Chicory, RetryPolicy, TaskContext, TaskState
 from chicory.clock import unix_now
 from chicory.testing import Undrained, memory, running_worker
 from chicory.testing.drain import PATIENCE
@@ -191,3 +192,21 @@ def test_a_run_of_ones_own_is_served_like_a_test_s(app):
             return [run.value for run in await queues.drain()]
 
     assert trio.run(main) == [42]
+
+
+@pytest.mark.parametrize("virtual", [True, False])
+async def test_schedules_fire_by_the_run_s_clock_or_by_the_test_s(app, queues, virtual, request):
+    if virtual:
+        request.getfixturevalue("autojump_clock")
+    ran = []
+
+    @app.every(hours=1)
+    @app.task(name="beat")
+    async def beat(context: TaskContext) -> None:
+        ran.append((context.slot.timestamp(), int(unix_now())))
+
+    runs = await queues.drain(within=timedelta(days=1))
+
+    assert [run.state for run in runs] == [TaskState.SUCCESS] * 24
+    assert ran == [(slot, slot) for slot, _ in ran]
+    assert [after - before for (before, _), (after, _) in itertools.pairwise(ran)] == [3600] * 23

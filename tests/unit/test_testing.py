@@ -570,3 +570,110 @@ def test_a_clock_never_goes_back():
 
     assert shown == sorted(shown)
     assert shown[-1] - shown[0] == pytest.approx(2.0)
+
+
+def noting(app, **settings):
+    """A task that notes its slot and when it ran, both as seconds since a whole hour."""
+    ran = []
+
+    @app.task(name="note", **settings)
+    async def note(context: TaskContext, word: str = "") -> None:
+        ran.append((word, context.slot.timestamp() % 3600, unix_now() % 3600))
+
+    return note, ran
+
+
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_schedules_fire_when_a_drain_lets_time_pass(app):
+    note, ran = noting(app)
+    app.schedule(note, every=600, args=["every"])
+    app.schedule(note.options(queue="own"), cron="5,30 * * * *", args=["cron"], name="line")
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        app.tasks["double"].options(delay=700).send_sync(1)
+        assert len(queues.drain_sync()) == 1
+        assert ran == []
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        app.tasks["double"].options(delay=700).send_sync(1)
+        assert queues.drain_sync(within=0) == []
+        runs = queues.drain_sync(within=1800)
+        assert queues.clock.now() == NEW_YEAR + timedelta(seconds=1800)
+        assert queues.drain_sync(within=0) == []
+        assert queues.drain_sync() == []
+
+    assert [run.ended.minute for run in runs] == [5, 10, 11, 20, 30, 30]
+    assert sorted(ran) == [("cron", 300, 300), ("cron", 1800, 1800), *[("every", n, n) for n in (600, 1200, 1800)]]
+
+
+@pytest.mark.parametrize(
+    ("misfire", "waited", "fired"),
+    [
+        ("all", 1900, [600, 1200, 1800]),
+        ("once", 1900, [1800]),
+        ("skip", 1850, [1800]),
+        ("skip", 1900, []),
+    ],
+)
+def test_slots_that_passed_without_a_drain_were_missed(app, misfire, waited, fired):
+    note, ran = noting(app)
+    app.schedule(note, every=600, misfire=misfire)
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        queues.clock.advance(waited)
+        queues.drain_sync(within=0)
+        assert [slot for _, slot, _ in ran] == fired
+        queues.drain_sync(within=600)
+
+    assert [(slot, when) for _, slot, when in ran] == [*((slot, waited) for slot in fired), (2400, 2400)]
+
+
+def test_of_many_that_were_missed_each_is_fired_in_order(app):
+    note, ran = noting(app)
+    app.schedule(note, every=1, misfire="all")
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        queues.clock.advance(600)
+        assert len(queues.drain_sync(within=0)) == 600
+
+    assert [slot for _, slot, _ in ran] == [*range(1, 601)]
+
+
+def test_slots_are_on_time_while_a_task_takes_its_time(app):
+    note, ran = noting(app)
+    app.schedule(note, every=60)
+
+    @app.task(name="rest")
+    async def rest() -> None:
+        await trio.sleep(400)
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        rest.send_sync()
+        queues.drain_sync(within=300)
+        assert queues.clock.now() == NEW_YEAR + timedelta(seconds=400)
+        assert [(slot, when) for _, slot, when in ran] == [(60 * n, pytest.approx(60 * n)) for n in range(1, 6)]
+        queues.drain_sync(within=30)
+
+    assert [slot for _, slot, _ in ran[5:]] == [360, 420]
+
+
+def test_a_drain_of_schedules_has_its_limit_too(app):
+    note, _ = noting(app)
+    app.schedule(note, every=1)
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        assert len(queues.drain_sync(within=20, limit=20)) == 20
+        with pytest.raises(Undrained, match="there were 20 runs, and that was not all, for schedules go on"):
+            queues.drain_sync(within=21, limit=20)
+
+
+def test_a_queue_that_nobody_knew_of_is_drained_too(app, queues):
+    @app.task(name="pass-on")
+    async def pass_on() -> None:
+        await app.tasks["double"].options(queue="new").send(21)
+
+    pass_on.send_sync()
+
+    assert [run.value for run in queues.drain_sync()] == [None, 42]
