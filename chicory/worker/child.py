@@ -21,9 +21,8 @@ from chicory.task import Task
 from chicory.types import Failure, Progress, ResultRecord, TaskMessage, TaskState, Undecodable
 from chicory.wire import pack_record, unpack
 from chicory.worker.ending import ending_of
-from chicory.worker.failure import describe
 from chicory.worker.frames import PREFIX, Answer, Call, frame, read_call
-from chicory.worker.undone import undone
+from chicory.worker.unfit import undone, unfit
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def _returned(task: Task[..., Any], value: Any, *, kept: bool) -> Answer:
     except BaseException as error:
         # It would return the same again.
         kind = "ValidationError" if is_a(error, ValidationError) else "PayloadError"
-        return Answer(raised=Raised(Failure(kind, describe(error).message), final=True))
+        return Answer(raised=Raised(Failure(kind, unfit(value, error)), final=True))
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from chicory.worker.ending import asks, ending_of
 from chicory.worker.failure import describe
 from chicory.worker.flavors import Elsewhere
 from chicory.worker.plan import Plan
-from chicory.worker.undone import undone
+from chicory.worker.unfit import unfit
 
 
 # Ctrl-C must reach whoever runs the worker, not the task that happens to be running.
@@ -105,7 +105,7 @@ def _returned(returning: Callable[[Any], Any], message: TaskMessage, value: Any)
         return Returned(returning(value))
     except ValidationError as error:
         # It would return the same again.
-        return Raised(Failure("ValidationError", undone(value) or describe(error).message), final=True)
+        return Raised(Failure("ValidationError", unfit(value, error)), final=True)
 
 
 def _ending(policy: RetryPolicy, error: BaseException, overran: float | None) -> Ending:

@@ -66,7 +66,7 @@ class Flavors:
         self, message: TaskMessage, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         # Not abandoned when cancelled: a delivery whose thread still runs must not be given back, or it runs twice.
-        value, error = await trio.to_thread.run_sync(_attempt, function, args, kwargs, limiter=self._limiter)
+        value, error = await trio.to_thread.run_sync(attempt, function, args, kwargs, limiter=self._limiter)
         if error is None:
             return value
         try:
@@ -81,7 +81,7 @@ class Flavors:
         return await self.loop().call(_known, (message, function, args, kwargs), {})
 
 
-def _attempt(
+def attempt(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Any, BaseException | None]:
     """What *function* returns or raises.  A thread that raises is waited for in vain if the exception is an odd one."""

@@ -7,8 +7,7 @@ from chicory.brokers.base import Delivery, Settlement
 from chicory.outcome import Dead, Done, Ending, Failed, Lost, Outcome, Policy, Raised, RetryIn, Returned, decide
 from chicory.types import Failure, Progress, ResultRecord, TaskMessage, TaskState
 from chicory.wire import pack_record, unpack
-from chicory.worker.failure import describe
-from chicory.worker.undone import undone
+from chicory.worker.unfit import undone, unfit
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -35,7 +34,7 @@ def verdict(
         return Settlement(delivery, outcome, _record(message, outcome, now, run))
     # Any exception: a value may have code of its own, and one that left here would end the worker.
     except BaseException as error:
-        why = (undone(outcome.value) if type(outcome) is Done else None) or describe(error).message
+        why = unfit(outcome.value if type(outcome) is Done else None, error)
         refused = _unfit(delivery, policy, why, now, draw)
         return replace(refused, record=_record(message, refused.outcome, now, run))
 

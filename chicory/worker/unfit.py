@@ -1,14 +1,24 @@
-"""What a task returns that is no value but work, which nobody would do."""
+"""Why what a task returned is no result."""
 
 import inspect
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, cast
 
+from chicory.errors import UsageError
+from chicory.groups import is_a
+from chicory.worker.failure import describe
+
 _WORK = frozenset([CoroutineType, GeneratorType, AsyncGeneratorType])
 
 
+def unfit(value: object, error: BaseException) -> str:
+    """What is wrong with a *value* that could not be packed or validated, for *error*."""
+    failure = describe(error)
+    return undone(value) or (failure.message if is_a(error, UsageError) else f"code of the result raised {failure}")
+
+
 def undone(value: object) -> str | None:
-    """What is wrong with a *value* that is still to be awaited or iterated; None for any other.
+    """What is wrong with a *value* that is still to be awaited or iterated, which nobody would do; None for any other.
 
     A coroutine is closed, or Python would warn of it as well.
     """
