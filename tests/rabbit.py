@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
-import pytest
 import trustme
 
 from examples.node import Node, NodeFailed, script
@@ -139,10 +138,3 @@ def running_node() -> Iterator[RabbitNode]:
         yield node
     finally:
         node.remove()
-
-
-@pytest.fixture(scope="session")
-def rabbit_node() -> Iterator[RabbitNode]:
-    """One node for the whole session."""
-    with running_node() as node:
-        yield node

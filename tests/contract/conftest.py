@@ -20,10 +20,9 @@ from tests.contract.harness import (
     imbalance,
 )
 from tests.databases import mariadb_server, postgresql_server
-from tests.rabbit import rabbit_node
 from tests.servers import cluster_server, embedded_server, redis_server
 
-__all__ = ["cluster_server", "embedded_server", "mariadb_server", "postgresql_server", "rabbit_node", "redis_server"]
+__all__ = ["cluster_server", "embedded_server", "mariadb_server", "postgresql_server", "redis_server"]
 
 # The queues that tests use: after each, the books of all of them are asked to close.
 QUEUES = ("default", "other")

@@ -9,9 +9,6 @@ from tests.faults.load import long, message, probe, quick, send
 from tests.faults.rabbit_tree import HEARTBEAT, QUEUE, RabbitTree, close_books
 from tests.faults.tree import until
 from tests.proxy import open_proxy
-from tests.rabbit import rabbit_node
-
-__all__ = ["rabbit_node"]
 
 
 @pytest.fixture(scope="module")

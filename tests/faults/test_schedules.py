@@ -13,9 +13,6 @@ from chicory.ids import slot_id
 from tests.faults import load, rabbit_tree
 from tests.faults.schedules import app as declared
 from tests.faults.tree import Tree, until
-from tests.rabbit import rabbit_node
-
-__all__ = ["rabbit_node"]
 
 ENTRIES = [schedule.entry for schedule in declared.schedules.values()]
 

@@ -7,9 +7,7 @@ import pytest
 
 from chicory.brokers.rabbitmq import RabbitMQBroker
 from chicory.config import RabbitMQBrokerConfig
-from tests.rabbit import RabbitNode, rabbit_node
-
-__all__ = ["rabbit_node"]
+from tests.rabbit import RabbitNode
 
 
 def pytest_generate_tests(metafunc):

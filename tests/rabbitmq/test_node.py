@@ -5,9 +5,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from tests.rabbit import rabbit_node, running_node
-
-__all__ = ["rabbit_node"]
+from tests.rabbit import running_node
 
 
 def listening(port):
