@@ -1,4 +1,7 @@
-"""Who may call: a broker or a backend serves trio, and says so when it serves asyncio and sync callers too."""
+"""Who may call: a broker or a backend serves trio, and says so when it serves asyncio and sync callers too.
+
+All of Chicory's own do.  One of a user's own may be for trio alone, where `links.trio_thread` does not help it.
+"""
 
 from chicory.errors import UsageError
 from chicory.links.executor import SYNC, TRIO, running
@@ -15,5 +18,5 @@ def check_caller(end: object) -> None:
     kind = "sync" if caller == SYNC else caller
     raise UsageError(
         f"{type(end).__name__} has no way for {kind} callers; call from trio, or give the app"
-        " BrokerType.EMBEDDED or BrokerType.REDIS, with the backend that goes with it"
+        " one of Chicory's own brokers and backends, which all have"
     )

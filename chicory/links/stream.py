@@ -1,10 +1,12 @@
 """A byte stream to a server: TCP, TLS or a unix socket."""
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
 from typing import Protocol
+from weakref import WeakSet
 
 import trio
 
@@ -41,6 +43,7 @@ class PlainStream:
         # What was interjected and did not go out whole.
         self._rest = b""
         self._closing = threading.Lock()
+        _open.add(self)
 
     async def send_all(self, data: bytes) -> None:
         with self._sending:
@@ -80,6 +83,22 @@ class PlainStream:
         trio.lowlevel.notify_closing(self._socket)
         with self._closing:
             self._socket.close()
+
+    def abandon(self) -> None:
+        """Close this process's copy; the conversation is another one's."""
+        self._socket.close()
+
+
+_open: WeakSet[PlainStream] = WeakSet()
+
+
+def _abandon_all() -> None:
+    for stream in list(_open):
+        stream.abandon()
+
+
+# The run that would read was not forked along, and a copy in a child keeps a connection open which the parent closes.
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 class TLSStream:

@@ -3,18 +3,20 @@
 import pytest
 
 from chicory import Chicory
-from chicory.ids import new_id
 from tests.callers.callers import KINDS, open_caller
-from tests.callers.grounds import RedisGround, SqliteGround
-from tests.proxy import open_proxy
+from tests.callers.grounds import RabbitGround, RedisGround, SqliteGround
 from tests.servers import embedded_server, redis_server
 
 __all__ = ["embedded_server", "redis_server"]
 
-GROUNDS = {"redis": RedisGround, "embedded": RedisGround, "sqlite": SqliteGround}
-SERVERS = {"embedded": "embedded_server"}
-# Those that differ in how a call is sent; the others only in where its result is kept.
-BROKERS = ("redis", "embedded")
+GROUNDS = {
+    "redis": (RedisGround, "redis_server"),
+    "embedded": (RedisGround, "embedded_server"),
+    "rabbitmq": (RabbitGround, "rabbit_node"),
+    "sqlite": (SqliteGround, "rabbit_node"),
+}
+# Those that differ in how a call is sent; the other only in where its result is kept.
+BROKERS = ("redis", "embedded", "rabbitmq")
 
 
 def pytest_generate_tests(metafunc):
@@ -26,12 +28,13 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def ground(kind, request, tmp_path):
-    """Skipped for the promises that this one cannot keep: `needs("subscriptions")`."""
-    found = GROUNDS[kind]
+    """A test that is marked `needs("uniqueness")` is left out where callers are not promised that."""
+    found, server = GROUNDS[kind]
     for need in request.node.iter_markers("needs"):
-        if why := found.cannot.get(need.args[0]):
+        # A need that every ground meets is a misspelt one: KeyError.
+        if (why := RabbitGround.cannot[need.args[0]]) in found.cannot.values():
             pytest.skip(why)
-    return found(request.getfixturevalue(SERVERS.get(kind, "redis_server")), tmp_path)
+    return found(request.getfixturevalue(server), tmp_path)
 
 
 @pytest.fixture
@@ -40,11 +43,10 @@ def server(ground):
 
 
 @pytest.fixture
-async def proxy(ground, server):
-    path = server.directory / f"p{new_id()[-6:]}"
-    async with open_proxy(server.address, unix=path) as opened:
+async def proxy(ground):
+    async with ground.proxy() as opened:
+        opened.url = ground.through(opened)
         yield opened
-    path.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import anyio
 import pytest
 import trio
 
-from chicory import Chicory
 from chicory.errors import UsageError
 from chicory.outcome import Done
 from tests.callers.callers import open_caller
@@ -181,17 +180,6 @@ async def test_looking_at_a_queue_works_too(make, server, caller):
     assert (await caller.run(app.broker.ping)).startswith("Redis 7.")
     assert await caller.run(app.broker.purge_queue) == 1
     await caller.close(app)
-
-
-async def test_rabbitmq_refuses_until_it_has_a_way(caller):
-    app = Chicory("amqp://guest:guest@127.0.0.1:1/")
-
-    @app.task
-    async def double(x: int) -> int:
-        return 2 * x
-
-    with pytest.raises(UsageError, match=r"^RabbitMQBroker has no way for asyncio callers; .*BrokerType.EMBEDDED"):
-        await caller.send(double, 1)
 
 
 def test_a_call_in_a_loop_of_no_library_says_what_to_call(make, server):

@@ -8,7 +8,7 @@ import trio
 
 from chicory import Chicory, RemoteTaskError, ResultTimeout, TaskState
 from chicory.brokers.memory import MemoryBroker
-from chicory.errors import QueueFull, ResultUnknown
+from chicory.errors import QueueFull, ResultUnknown, UsageError
 from chicory.ids import new_id
 from chicory.outcome import Done, Failed
 from chicory.testing import memory_app, running_worker
@@ -82,6 +82,23 @@ async def test_waiting_ends_in_time(app, caller):
         with pytest.raises(ResultUnknown):
             await caller.get(app.result(new_id()), None)
     assert not app.backend._waiting
+
+
+class TrioAlone(MemoryBroker):
+    """One that somebody wrote for trio."""
+
+    callers = ("trio",)
+
+
+async def test_a_broker_for_trio_alone_says_so_to_all_others(caller):
+    app = Chicory(TrioAlone())
+    kind = type(caller).__name__.removesuffix("Caller").lower()
+
+    if kind == "trio":
+        await caller.publish(app, message())
+        return
+    with pytest.raises(UsageError, match=rf"^TrioAlone has no way for {kind} callers; call from trio, or give the app"):
+        await caller.publish(app, message())
 
 
 async def test_many_come_in_order_and_a_full_queue_says_how_many(caller):

@@ -181,16 +181,6 @@ async def test_a_call_that_is_interrupted_leaves_no_answer_to_the_next(make, pro
     await trio.to_thread.run_sync(app.close)
 
 
-def test_rabbitmq_refuses_until_it_has_a_way():
-    app = Chicory("amqp://guest:guest@127.0.0.1:1/")
-
-    @app.task(name="work")
-    def work() -> None: ...
-
-    with pytest.raises(UsageError, match=r"^RabbitMQBroker has no way for sync callers; .*BrokerType.REDIS"):
-        work.send_sync()
-
-
 async def test_a_sync_task_may_call_another_from_its_thread(make, server):
     app = make(server.url)
 

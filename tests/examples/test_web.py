@@ -7,19 +7,38 @@ import httpx
 import pytest
 import trio
 
-from chicory import Worker
+from chicory import ChicoryConfig, Worker
+from chicory.backends.rabbitmq import RpcBackend
+from chicory.brokers.rabbitmq import RabbitMQBroker
+from chicory.config import RabbitMQBrokerConfig
 from chicory.ids import new_id
 from examples.web.tasks import app
 from tests.servers import running_server
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server():
+@contextmanager
+def redis(request):
     """The one that the settings name; the app is the examples' own."""
     with running_server() as server, pytest.MonkeyPatch.context() as environment:
         environment.setenv("CHICORY_BROKER_REDIS_URL", server.url)
-        yield server
+        yield
         app.close()
+
+
+@contextmanager
+def rabbitmq(request):
+    """RabbitMQ alone, in place of what the settings name."""
+    node = request.getfixturevalue("rabbit_node")
+    config = RabbitMQBrokerConfig(url=node.url(node.vhost()))
+    with app.connected(RabbitMQBroker(config), RpcBackend(config, result_ttl=60), ChicoryConfig()):
+        yield
+        app.close()
+
+
+@pytest.fixture(scope="module", autouse=True, params=[redis, rabbitmq])
+def server(request):
+    with request.param(request):
+        yield
 
 
 class OnALoop:

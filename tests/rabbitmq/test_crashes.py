@@ -198,7 +198,12 @@ async def crash_after(frames: int, operation: Operation, scene: Scene) -> bool:
     # Whether it had come to its end or not, everything of this client ends now.
     broker = scene.broker
     consuming = [one._line for one in broker._consumers]
-    for line in (broker._publisher._line, broker._desk, broker._register.line, *consuming):
+    for line in (
+        broker._current_publisher()._line,
+        broker._current_desk(),
+        broker._current_register().line,
+        *consuming,
+    ):
         line.close()
     return crashed.is_set()
 

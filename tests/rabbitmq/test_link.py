@@ -113,7 +113,7 @@ async def test_idle_connections_stay(brokers):
     await broker.publish(message())
     async with worker(broker) as consumer:
         deliveries = await receive(consumer, 1)
-        lines = [broker._publisher._line.connection, consumer._line.connection]
+        lines = [broker._current_publisher()._line.connection, consumer._line.connection]
 
         await trio.sleep(4)
 
@@ -168,7 +168,7 @@ async def test_a_loop_that_stood_still_for_longer_than_the_lease_has_lost_nothin
 
     async with worker(broker) as consumer:
         deliveries = await receive(consumer, 1)
-        lines = [broker._publisher._line.connection, consumer._line.connection]
+        lines = [broker._current_publisher()._line.connection, consumer._line.connection]
         time.sleep(3.5)
 
         assert await consumer.renew()

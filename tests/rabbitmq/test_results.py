@@ -71,7 +71,7 @@ async def test_a_result_survives_a_closed_connection(broker, backend, rabbit_nod
 
     async with worker(broker) as consumer:
         delivered = await receive(consumer, 1)
-        backend._line.close()
+        backend.replies.line.close()
         await settle(consumer, delivered, Done(1))
 
     with trio.fail_after(10):
@@ -125,7 +125,7 @@ async def test_garbage_among_the_results_is_passed_over(broker, backend):
 
     one = message()
     await broker.publish(one)
-    garbage = [Outgoing("", backend._queue, task_id, b"\xff") for task_id in (one.id, "", "another")]
+    garbage = [Outgoing("", backend.replies.queue, task_id, b"\xff") for task_id in (one.id, "", "another")]
     await broker._current_publisher().deliver([Parcel(broker._names_of("default"), bad) for bad in garbage])
 
     async with worker(broker) as consumer:

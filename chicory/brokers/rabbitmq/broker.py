@@ -13,13 +13,14 @@ from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
 from chicory.brokers.rabbitmq.deadletters import DeadLetters
 from chicory.brokers.rabbitmq.diagnosis import ask, diagnose
+from chicory.brokers.rabbitmq.ends import Ends
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel, Sender
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.register import Register
 from chicory.brokers.rabbitmq.route import Route
 from chicory.brokers.rabbitmq.timetable import RabbitMQTimetable
-from chicory.brokers.rabbitmq.topology import LEVELS, SCHEDULES, Names
+from chicory.brokers.rabbitmq.topology import LEVELS, Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
@@ -36,6 +37,9 @@ from chicory.links import amqp_methods
 from chicory.links.amqp_address import addresses_of
 from chicory.links.amqp_paths import connector
 from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
+from chicory.links.executor import CALLERS, checkpoint
+from chicory.links.per_run import PerRun
+from chicory.links.trio_thread import closed, on_trio
 from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage
 from chicory.wire import check_queue
 
@@ -64,7 +68,11 @@ class RabbitMQBroker:
 
     Counters, and how many messages are delivered, are of this object alone: RabbitMQ keeps no such books.  Nor does it
     recognise a message, so one that is published again after `PublishUnknown` may be there twice.
+
+    For callers of other libraries it works in the process's own trio thread, which answers the server between calls.
     """
+
+    callers = CALLERS
 
     def __init__(self, config: RabbitMQBrokerConfig, *, most: int | None = None) -> None:
         _refuse_contradictions(config)
@@ -77,13 +85,7 @@ class RabbitMQBroker:
         self._names: dict[str, Names] = {}
         self._replies: TakesReplies | None = None
         self._reopen: Callable[[str], Awaitable[None]] | None = None
-        self._consumers: set[RabbitMQConsumer] = set()
-        # Publishing, everything that is neither publishing nor working, and schedules; of the run that used them last.
-        self._publisher: Publisher | None = None
-        self._desk: Line | None = None
-        self._register: Register | None = None
-        self._run: trio.lowlevel.TrioToken | None = None
-        self._letters_turn = trio.Lock()
+        self._ends = PerRun(lambda _: Ends(self.route, self.config))
 
     def __repr__(self) -> str:
         return f"<RabbitMQBroker {self.route}>"
@@ -99,12 +101,14 @@ class RabbitMQBroker:
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
+    @on_trio
     async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """See `Broker.publish`."""
         async with self._awaited([message]) as (awaited,):
             await self._publish([self._parcel(awaited, queue, delay)])
         return message.id
 
+    @on_trio
     async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> Sequence[str]:
         """See `Broker.publish_many`."""
         await trio.lowlevel.checkpoint()
@@ -184,25 +188,17 @@ class RabbitMQBroker:
         return parcel
 
     def _current_publisher(self) -> Publisher:
-        run = trio.lowlevel.current_trio_token()
-        if self._publisher is None or self._run is not run:
-            self._publisher = Publisher(Line(self.route, self.config, "chicory publisher"), self.config)
-            self._desk = Line(self.route, self.config, "chicory desk")
-            self._register = Register(Line(self.route, self.config, "chicory schedules"), self.config, SCHEDULES)
-            self._run = run
-            self._letters_turn = trio.Lock()
-            self._consumers.clear()
-        return self._publisher
+        return self._ends.current().publisher
 
     def _current_desk(self) -> Line:
-        self._current_publisher()
-        assert self._desk is not None
-        return self._desk
+        return self._ends.current().desk
 
     def _current_register(self) -> Register:
-        self._current_publisher()
-        assert self._register is not None
-        return self._register
+        return self._ends.current().register
+
+    @property
+    def _consumers(self) -> "set[RabbitMQConsumer]":
+        return self._ends.current().consumers
 
     def _names_of(self, queue: str) -> Names:
         names = self._names.get(queue)
@@ -215,9 +211,10 @@ class RabbitMQBroker:
     @asynccontextmanager
     async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[RabbitMQConsumer]:
         """See `Broker.consumer`."""
+        ends = self._ends.current()
         consumer = RabbitMQConsumer(
             Line(self.route, self.config, f"chicory {name}"),
-            self._current_publisher(),
+            ends.publisher,
             [self._names_of(queue) for queue in queues],
             name=name,
             limit=limit,
@@ -228,14 +225,14 @@ class RabbitMQBroker:
         )
         try:
             await consumer.join()
-            self._consumers.add(consumer)
+            ends.consumers.add(consumer)
             try:
                 yield consumer
             finally:
                 with trio.move_on_after(_FAREWELL, shield=True):
                     await consumer.leave()
         finally:
-            self._consumers.discard(consumer)
+            ends.consumers.discard(consumer)
             consumer.close()
 
     def keeper(self, queues: Sequence[str]) -> None:
@@ -253,42 +250,48 @@ class RabbitMQBroker:
     # -- dead letters -------------------------------------------------------------------------------------------------
 
     def _dead(self, queue: str) -> DeadLetters:
-        publisher, desk, names = self._current_publisher(), self._current_desk(), self._names_of(queue)
+        ends = self._ends.current()
         return DeadLetters(
-            desk,
-            publisher,
-            names,
+            ends.desk,
+            ends.publisher,
+            self._names_of(queue),
             sender=self._sender,
             books=self._books,
-            turn=self._letters_turn,
+            turn=ends.letters_turn,
             reopen=self._reopen,
         )
 
     async def _trim(self, queue: str, limit: int) -> None:
         await self._dead(queue).trim(limit)
 
+    @on_trio
     async def get_dlq_messages(self, queue: str = "default", count: int = 100, start: str = "") -> list[DLQMessage]:
         """See `Broker.get_dlq_messages`."""
         return await self._dead(queue).list(count, start)
 
+    @on_trio
     async def replay_from_dlq(self, message_id: str, queue: str = "default", *, reset_retries: bool = True) -> bool:
         """See `Broker.replay_from_dlq`."""
         return await self._dead(queue).replay(message_id, reset_retries=reset_retries)
 
+    @on_trio
     async def delete_from_dlq(self, message_id: str, queue: str = "default") -> bool:
         """See `Broker.delete_from_dlq`."""
         return await self._dead(queue).delete(message_id)
 
+    @on_trio
     async def purge_dlq(self, queue: str = "default") -> int:
         """See `Broker.purge_dlq`."""
         return await self._dead(queue).purge()
 
+    @on_trio
     async def get_dlq_count(self, queue: str = "default") -> int:
         """See `Broker.get_dlq_count`."""
         return await self._dead(queue).count()
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
+    @on_trio
     async def get_queue_sizes(self, queue: str = "default") -> QueueSizes:
         """See `Broker.get_queue_sizes`.  What workers of other processes hold is neither ready nor delivered here."""
         names = self._names_of(queue)
@@ -313,6 +316,7 @@ class RabbitMQBroker:
         """See `Broker.get_pending_count`.  Of this object's own workers."""
         return (await self.get_queue_sizes(queue)).delivered
 
+    @on_trio
     async def get_consumer_count(self, queue: str = "default") -> int:
         """See `Broker.get_consumer_count`.  One that was told to fetch nothing does not count."""
         desk, names = self._current_desk(), self._names_of(queue)
@@ -320,6 +324,7 @@ class RabbitMQBroker:
         async with self._channel() as channel:
             return await desk.consumers(channel, names.main)
 
+    @on_trio
     async def purge_queue(self, queue: str = "default", *, delayed: bool = True) -> int:
         """See `Broker.purge_queue`."""
         names = self._names_of(queue)
@@ -365,17 +370,19 @@ class RabbitMQBroker:
 
     async def counters(self, queue: str = "default") -> dict[str, int]:
         """See `Broker.counters`.  Of this object alone."""
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         return self._books.read(queue)
 
     async def healthcheck(self) -> Health:
         """See `Broker.healthcheck`."""
         return await health_of(self)
 
+    @on_trio
     async def ping(self) -> str:
         """See `Broker.ping`."""
         return (await self._current_desk().open()).product
 
+    @on_trio
     async def examine(self) -> list[Finding]:
         """See `Broker.examine`."""
         # A connection of its own, since a server that takes nothing holds up whoever publishes on it.
@@ -387,11 +394,11 @@ class RabbitMQBroker:
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        if self._publisher is not None and self._desk is not None and self._register is not None:
-            self._publisher.close()
-            self._desk.close()
-            self._register.line.close()
-            self._publisher = self._desk = self._register = None
+        await closed(self, self._close)
+
+    async def _close(self) -> None:
+        if (ends := self._ends.take()) is not None:
+            ends.close()
         await trio.lowlevel.checkpoint()
 
 

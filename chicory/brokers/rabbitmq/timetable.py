@@ -18,6 +18,7 @@ from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerRefused, PayloadError, PublishUnknown, QueueFull
 from chicory.links.amqp_port import Fate
+from chicory.links.trio_thread import on_trio
 from chicory.schedules.entry import Entry, Look
 from chicory.schedules.table import Table
 from chicory.types import TaskMessage
@@ -41,6 +42,7 @@ class RabbitMQTimetable:
         self._config = config
         self._books = books
 
+    @on_trio
     async def look(self, entries: Sequence[Entry], *, begin: bool = True) -> Look:
         """See `Timetable.look`."""
         async with self._register().taken() as page:
@@ -50,6 +52,7 @@ class RabbitMQTimetable:
                 await _keep(page, table)
         return Look(now, table.known())
 
+    @on_trio
     async def fire(self, entry: Entry, slot: float, message: TaskMessage) -> bool:
         """See `Timetable.fire`."""
         register, parcel = self._register(), self._parcel(message)
@@ -66,6 +69,7 @@ class RabbitMQTimetable:
                 return True
         raise PublishUnknown([message.id], f"no confirm in {self._config.publish_timeout:g} s")
 
+    @on_trio
     async def pause(self, entry: Entry) -> bool:
         """See `Timetable.pause`."""
         async with self._register().taken() as page:
@@ -74,6 +78,7 @@ class RabbitMQTimetable:
             await _keep(page, table)
         return changed
 
+    @on_trio
     async def resume(self, entry: Entry) -> bool:
         """See `Timetable.resume`."""
         async with self._register().taken() as page:
