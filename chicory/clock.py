@@ -1,4 +1,4 @@
-"""Unix seconds, in a trio run by its clock: steady while the run lasts, and virtual where the run's clock is."""
+"""Unix seconds: by a trio run's clock, which is steady while the run lasts or virtual, or as the host says."""
 
 import time
 from collections.abc import Callable, Generator
@@ -27,6 +27,11 @@ def unix_now() -> float:
         epoch = time.time() - trio.current_time()
         _epoch.set(epoch)
     return epoch + trio.current_time()
+
+
+def wall_now() -> float:
+    """Seconds since the epoch by the host's clock, with all that corrects it and also after the host slept."""
+    return time.time() if _virtual is None else _virtual()
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class TaskContext(Generic[State]):
 
     deliveries: how often the message was handed to a worker, 1-based; more than 1 says that a worker died with it.
     max_retries: how many retries the policy allows.
-    deadline: when the run is cancelled, by this host's clock; None without a timeout.
+    deadline: when the run is cancelled, by this host's clock, or in tests by the test's; None without a timeout.
     report: hears what `progress` says; None where nobody listens.
     """
 

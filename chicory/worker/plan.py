@@ -10,6 +10,7 @@ import attrs
 from chicory.app import Chicory
 from chicory.brokers.base import Delivery
 from chicory.carried import Carried, run_context
+from chicory.clock import wall_now
 from chicory.config import WorkerConfig
 from chicory.context import Report, TaskContext
 from chicory.delay import bounded
@@ -42,6 +43,8 @@ class Plan:
     timeout: float | None
     mode: DeliveryMode
     policies: dict[DeliveryMode, Policy]
+    # Unix seconds as the task sees them.
+    now: Callable[[], float]
     carried: Carried | None
     # None where the task's type hints say nothing of them, or nobody asked.
     incoming: Callable[[Sequence[Any], dict[str, Any]], Arguments] | None = None
@@ -65,7 +68,9 @@ class Plan:
     def context(self, message: TaskMessage, deliveries: int, progress: Report) -> TaskContext[Any]:
         """What a run of *message* that begins now is told of itself; *progress* hears what it says."""
         timeout = self.timeout if message.timeout is None else message.timeout
-        deadline = None if timeout is None else datetime.now(UTC) + timedelta(seconds=bounded(timeout))
+        deadline = None
+        if timeout is not None:
+            deadline = datetime.fromtimestamp(self.now(), UTC) + timedelta(seconds=bounded(timeout))
         return TaskContext(
             message, deliveries, self.policy_of(message).retry.max_retries, deadline, progress, self.state
         )
@@ -77,12 +82,15 @@ class Plan:
 
 
 class Catalog:
-    """The plans of an app's tasks, made when first needed."""
+    """The plans of an app's tasks, made when first needed.  now: unix seconds, for deadlines that tasks are told."""
 
-    def __init__(self, app: Chicory, config: WorkerConfig, flavors: Flavors) -> None:
+    def __init__(
+        self, app: Chicory, config: WorkerConfig, flavors: Flavors, *, now: Callable[[], float] = wall_now
+    ) -> None:
         self._app = app
         self._flavors = flavors
         self._config = config
+        self._now = now
         self._plans: dict[str, Plan] = {}
         # For what is no task at all.
         self.policy = Policy(max_deliveries=config.max_deliveries, dead_letters=config.use_dead_letter_queue)
@@ -130,6 +138,7 @@ class Catalog:
             timeout=settings.timeout,
             mode=settings.delivery_mode or app.delivery_mode,
             policies={mode: attrs.evolve(rules, delivery_mode=mode) for mode in DeliveryMode},
+            now=self._now,
             incoming=incoming,
             # A child process does that itself: an object of the user's cannot come from there.
             returning=contract.returning if contract.holds_outputs and not settings.process else None,

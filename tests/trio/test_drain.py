@@ -9,7 +9,7 @@ import trio
 
 from chicory import Chicory, RetryPolicy, TaskContext, TaskState
 from chicory.clock import unix_now
-from chicory.testing import Undrained, memory, running_worker
+from chicory.testing import Undrained, memory, memory_app, running_worker
 from chicory.testing.drain import PATIENCE
 
 
@@ -210,3 +210,26 @@ async def test_schedules_fire_by_the_run_s_clock_or_by_the_test_s(app, queues, v
     assert [run.state for run in runs] == [TaskState.SUCCESS] * 24
     assert ran == [(slot, slot) for slot, _ in ran]
     assert [after - before for (before, _), (after, _) in itertools.pairwise(ran)] == [3600] * 23
+
+
+@pytest.mark.parametrize("beside", [True, False])
+async def test_a_deadline_is_when_the_run_is_cancelled_by_the_clock_that_passes(app, autojump_clock, beside):
+    """Also where a worker runs beside a test that has no clock but trio's."""
+
+    @app.task(name="wait", timeout=3600)
+    async def wait(context: TaskContext) -> float:
+        await trio.sleep(1800)
+        return context.deadline.timestamp() - unix_now()
+
+    await trio.sleep(86400)
+    if beside:
+        own = memory_app()
+        wait = own.task(name="wait", timeout=3600)(wait.function)
+        async with running_worker(own):
+            left = await (await wait.delay()).get()
+    else:
+        with memory(app) as queues:
+            await wait.send()
+            left = (await queues.drain())[0].value
+
+    assert left == pytest.approx(1800, abs=1)

@@ -677,3 +677,16 @@ def test_a_queue_that_nobody_knew_of_is_drained_too(app, queues):
     pass_on.send_sync()
 
     assert [run.value for run in queues.drain_sync()] == [None, 42]
+
+
+@pytest.mark.parametrize("how", [{}, {"process": True}, {"timeout": 90}])
+def test_a_deadline_is_on_the_clock_of_the_test(app, how):
+    @app.task(name="until", **{"timeout": 60, **how})
+    def until(context: TaskContext) -> str:
+        return context.deadline.isoformat()
+
+    with memory(app, clock=NEW_YEAR) as queues:
+        until.options(delay=600).send_sync()
+        (run,) = queues.drain_sync()
+
+    assert run.value == (NEW_YEAR + timedelta(seconds=600 + how.get("timeout", 60))).isoformat()
