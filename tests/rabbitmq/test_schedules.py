@@ -124,7 +124,7 @@ async def test_who_dies_between_the_slot_and_its_note_repeats_it_under_the_same_
     slot = await begun(broker)
 
     async def die(page, body):
-        page._connection.close()
+        page._turn.connection.close()
         raise BrokerUnavailable("killed")
 
     with monkeypatch.context() as patch, pytest.raises(BrokerUnavailable):
