@@ -312,7 +312,7 @@ class Chicory:
         broker, backend, joined = self._reachable()
         if not isinstance(broker, CancellingBroker):
             kind = type(broker).__name__
-            raise UsageError(f"{kind} keeps no list of cancelled tasks; the embedded broker and Redis can cancel")
+            raise UsageError(f"{kind} keeps no list of cancelled tasks; the brokers of BrokerType do")
         if joined or backend is None:
             return await broker.cancel(task_id)
         record = await backend.fetch(task_id)

@@ -106,5 +106,5 @@ async def workers_of(broker: Broker | None) -> list[WorkerInfo]:
     """Those that *broker* lists; UsageError when it lists none."""
     if not isinstance(broker, ListsWorkers):
         kind = "a backend without an app" if broker is None else type(broker).__name__
-        raise UsageError(f"{kind} knows no workers; Redis and the embedded broker list them")
+        raise UsageError(f"{kind} knows no workers; the brokers of BrokerType list theirs")
     return await broker.get_active_workers()

@@ -21,11 +21,13 @@ from chicory.types import (
     Finding,
     Health,
     QueueSizes,
+    ResultRecord,
     TaskMessage,
     TaskState,
     Undecodable,
     WorkerInfo,
 )
+from chicory.wire import pack_record
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -68,12 +70,15 @@ class Settlement(msgspec.Struct, frozen=True):
     record: bytes | None = None
 
 
-def as_cancelled(settlement: Settlement, cancelled: Collection[str]) -> Settlement:
+def as_cancelled(settlement: Settlement, cancelled: Collection[str], now: float) -> Settlement:
     """*settlement* as it is carried out if its task is among the *cancelled*: as failed, unless it is given back."""
-    message = settlement.delivery.message
-    if isinstance(settlement.outcome, Release) or isinstance(message, Undecodable) or message.id not in cancelled:
+    message, outcome = settlement.delivery.message, settlement.outcome
+    if isinstance(message, Undecodable) or message.id not in cancelled or isinstance(outcome, Release):
         return settlement
-    return replace(settlement, outcome=Failed(_CANCELLED, TaskState.CANCELLED))
+    if isinstance(outcome, Failed) and outcome.state is TaskState.CANCELLED:
+        return settlement
+    record = None if settlement.record is None else pack_record(ResultRecord(TaskState.CANCELLED, finished_at=now))
+    return replace(settlement, outcome=Failed(_CANCELLED, TaskState.CANCELLED), record=record)
 
 
 class Consumer(Protocol):

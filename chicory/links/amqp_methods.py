@@ -58,9 +58,9 @@ def delete(queue: str) -> Request:
     return commands.Queue.Delete(queue=queue)
 
 
-def topic_exchange(name: str, *, durable: bool) -> Request:
-    """Declare an exchange that goes by the words of routing keys."""
-    return commands.Exchange.Declare(exchange=name, exchange_type="topic", durable=durable)
+def exchange(name: str, kind: str, *, durable: bool) -> Request:
+    """Declare an exchange: a topic exchange goes by the words of routing keys, a fanout by nothing."""
+    return commands.Exchange.Declare(exchange=name, exchange_type=kind, durable=durable)
 
 
 def bind_queue(queue: str, source: str, pattern: str) -> Request:

@@ -66,7 +66,6 @@ class RabbitGround:
     cannot: ClassVar[dict[str, str]] = {
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
         "uniqueness": "RabbitMQ keeps no keys: it cannot tell whether a task with the same one is under way",
-        "cancelling": "RabbitMQ keeps no list of cancelled tasks that workers could look into",
         "subscriptions": "a result is sent to a queue that its caller's process reads all the time",
         "keeping": "a result by rpc can be read once, and by whoever sent the task",
     }

@@ -89,8 +89,6 @@ class RabbitHarness:
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
         "uniqueness": "RabbitMQ keeps no keys: it cannot tell whether a task with the same one is under way",
         "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
-        "listing workers": "RabbitMQ knows how many consumers a queue has, and not who they are",
-        "cancelling": "RabbitMQ keeps no list of cancelled tasks that workers could look into",
         "settling what is cancelled in one step": "RabbitMQ does not look into one queue when another is acknowledged",
         "counting what is held": "RabbitMQ limits how many messages wait, whatever workers hold",
     }

@@ -53,6 +53,31 @@ async def test_what_a_killed_worker_ran_runs_again_within_a_second(tree, app):
     assert max(waits.values()) <= 1.0
 
 
+async def test_what_is_cancelled_ends_in_whichever_worker_it_is_and_what_waits_never_starts(tree, app):
+    running, waiting = long(24, 1000.0), long(10, 0.0)
+    await send(tree, app, running)
+    await until(lambda: len(tree.ledger.running()) == 24, "all slots are busy")
+    await send(tree, app, waiting)
+
+    async def listed():
+        found = await app.broker.get_active_workers()
+        return {one.pid for one in found} == set(tree.pids()) and sum(one.running for one in found) == 24
+
+    await until(listed, "all workers are listed with what they run", 20.0)
+    for each in (*waiting, *running):
+        assert await app.cancel(each.id)
+
+    await until(lambda: not tree.ledger.running(), "everything has ended", 10.0)
+
+    async def nothing_left():
+        return tree.held() == 0 and not (await app.broker.get_queue_sizes()).ready
+
+    await until(nothing_left, "the queue is empty")
+    assert {run.how for run in tree.ledger.runs()} == {"cut"}
+    assert {run.id for run in tree.ledger.runs()} == {each.id for each in running}
+    assert await app.broker.get_dlq_count() == 0
+
+
 async def test_a_task_that_kills_its_workers_is_a_dead_letter_and_its_neighbours_are_not(rabbit_node):
     tree = RabbitTree(rabbit_node)
     try:

@@ -257,7 +257,7 @@ async def test_an_alarm_puts_a_slot_off(brokers, rabbit_node):
 
 
 @pytest.mark.long
-async def test_marks_and_pauses_outlive_the_server():
+async def test_marks_pauses_and_what_is_cancelled_outlive_the_server():
     from chicory.brokers.rabbitmq import RabbitMQBroker
     from chicory.config import RabbitMQBrokerConfig
 
@@ -266,6 +266,7 @@ async def test_marks_and_pauses_outlive_the_server():
         slot = await begun(broker)
         await broker.timetable().fire(ENTRY, slot, sent(slot))
         await broker.timetable().pause(ENTRY)
+        await broker.cancel("x")
 
         await trio.to_thread.run_sync(node.restart)
 
@@ -280,6 +281,8 @@ async def test_marks_and_pauses_outlive_the_server():
         assert known.paused
         assert known.fired == slot
         await finish_all(broker, expected=1)
+        async with worker(broker) as consumer:
+            assert set(consumer.cancelled) == {"x"}
         await broker.aclose()
 
 

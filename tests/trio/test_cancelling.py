@@ -276,3 +276,24 @@ async def test_without_results_a_task_is_cancelled_too(autojump_clock, books, ap
 async def test_who_knows_only_an_id_is_told_where_to_turn():
     with pytest.raises(UsageError, match=r"app\.cancel"):
         await AsyncResult("an-id", None).cancel()
+
+
+class Plain:
+    """A broker of somebody's own, which can neither cancel nor list its workers."""
+
+    def __init__(self):
+        self._broker = MemoryBroker()
+
+    def __getattr__(self, name):
+        if name in ("cancel", "get_active_workers"):
+            raise AttributeError(name)
+        return getattr(self._broker, name)
+
+
+async def test_a_broker_that_can_neither_cancel_nor_list_its_workers_says_so():
+    app = Chicory(Plain(), Apart())
+
+    with pytest.raises(UsageError, match="keeps no list of cancelled tasks"):
+        await app.cancel("never-sent")
+    with pytest.raises(UsageError, match="knows no workers"):
+        await app.backend.get_active_workers()

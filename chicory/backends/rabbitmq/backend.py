@@ -18,7 +18,7 @@ from chicory.links.amqp_address import addresses_of
 from chicory.links.amqp_paths import connector
 from chicory.links.executor import CALLERS
 from chicory.links.trio_thread import closed, on_trio, serves
-from chicory.types import ResultRecord, WorkerInfo
+from chicory.types import ResultRecord, TaskState, WorkerInfo
 
 
 class RpcBackend:
@@ -55,6 +55,14 @@ class RpcBackend:
     def forget(self, task_ids: Collection[str]) -> None:
         """These were not published after all."""
         self.replies.forget(task_ids)
+
+    def state(self, task_id: str) -> TaskState:
+        """How far the task is, as far as is known here; nothing is gone by looking."""
+        return self.replies.state(task_id)
+
+    def cancel(self, task_id: str) -> bool:
+        """The task is cancelled; False when another end of it is known."""
+        return self.replies.cancel(task_id)
 
     # -- what a client asks for
 

@@ -15,6 +15,7 @@ import trio
 
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.route import Route
+from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, PayloadError
 from chicory.ids import new_id
@@ -77,6 +78,21 @@ class Replies:
         """Expect these no more."""
         for task_id in task_ids:
             self._awaited.pop(task_id, None)
+
+    def state(self, task_id: str) -> TaskState:
+        """How far the task is, as far as is known here; nothing is gone by looking."""
+        awaited = self._awaited.get(task_id)
+        return TaskState.UNKNOWN if awaited is None else awaited.record.state
+
+    def cancel(self, task_id: str) -> bool:
+        """The task is cancelled; False when another end of it is known."""
+        awaited = self._awaited.get(task_id)
+        if awaited is None:
+            return True
+        if not awaited.record.state.finished:
+            record = ResultRecord(TaskState.CANCELLED, retries=awaited.record.retries, finished_at=unix_now())
+            self._learn(task_id, awaited, record)
+        return awaited.record.state is TaskState.CANCELLED
 
     def take(self, task_id: str) -> ResultRecord:
         """What is known of a task; a finished record is given once."""
@@ -161,13 +177,16 @@ class Replies:
         awaited = self._awaited.get(task_id)
         if awaited is not None and not awaited.record.state.finished:
             try:
-                awaited.record = unpack_record(content.body)
+                self._learn(task_id, awaited, unpack_record(content.body))
             except PayloadError as error:
                 log.warning("what came as the result of task %s is none (%s)", task_id, error)
-            if awaited.record.state.finished:
-                self._finished.append((trio.current_time() + self._ttl, task_id))
-                awaited.changed.set()
         channel.ack(delivered.tag)
+
+    def _learn(self, task_id: str, awaited: _Awaited, record: ResultRecord) -> None:
+        awaited.record = record
+        if record.state.finished:
+            self._finished.append((trio.current_time() + self._ttl, task_id))
+            awaited.changed.set()
 
     def _forget_old(self) -> None:
         now = trio.current_time()

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from chicory.backends.base import Backend
 from chicory.brokers.base import health_of
 from chicory.brokers.rabbitmq.books import Books
+from chicory.brokers.rabbitmq.cancellations import Cancellations
 from chicory.brokers.rabbitmq.consumer import RabbitMQConsumer
 from chicory.brokers.rabbitmq.deadletters import DeadLetters
 from chicory.brokers.rabbitmq.diagnosis import ask, diagnose
@@ -20,7 +21,7 @@ from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.register import Register
 from chicory.brokers.rabbitmq.route import Route
 from chicory.brokers.rabbitmq.timetable import RabbitMQTimetable
-from chicory.brokers.rabbitmq.topology import LEVELS, Names
+from chicory.brokers.rabbitmq.topology import LEVELS, Lists, Names
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.delay import check_delay
@@ -40,7 +41,7 @@ from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
 from chicory.links.executor import CALLERS, checkpoint
 from chicory.links.per_run import PerRun
 from chicory.links.trio_thread import closed, on_trio
-from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage
+from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, TaskState, WorkerInfo
 from chicory.wire import check_queue
 
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
@@ -58,6 +59,14 @@ class TakesReplies(Protocol):
 
     def forget(self, task_ids: Collection[str]) -> None:
         """These were not published after all."""
+        ...
+
+    def state(self, task_id: str) -> TaskState:
+        """How far the task is, as far as it is known here."""
+        ...
+
+    def cancel(self, task_id: str) -> bool:
+        """The task is cancelled, if it was expected here; False when its end is another one already."""
         ...
 
 
@@ -85,7 +94,8 @@ class RabbitMQBroker:
         self._names: dict[str, Names] = {}
         self._replies: TakesReplies | None = None
         self._reopen: Callable[[str], Awaitable[None]] | None = None
-        self._ends = PerRun(lambda _: Ends(self.route, self.config))
+        self._lists = Lists(config)
+        self._ends = PerRun(lambda _: Ends(self.route, self.config, self._lists))
 
     def __repr__(self) -> str:
         return f"<RabbitMQBroker {self.route}>"
@@ -212,8 +222,9 @@ class RabbitMQBroker:
     async def consumer(self, queues: Sequence[str], *, name: str, limit: int) -> AsyncGenerator[RabbitMQConsumer]:
         """See `Broker.consumer`."""
         ends = self._ends.current()
+        line = Line(self.route, self.config, f"chicory {name}")
         consumer = RabbitMQConsumer(
-            Line(self.route, self.config, f"chicory {name}"),
+            line,
             ends.publisher,
             [self._names_of(queue) for queue in queues],
             name=name,
@@ -222,6 +233,8 @@ class RabbitMQBroker:
             most=self._most,
             books=self._books,
             trim=self._trim,
+            cancellations=Cancellations(line, ends.cancelled, self._lists, timeout=self.config.connect_timeout),
+            workers=ends.workers,
         )
         try:
             await consumer.join()
@@ -289,6 +302,17 @@ class RabbitMQBroker:
         """See `Broker.get_dlq_count`."""
         return await self._dead(queue).count()
 
+    # -- cancelling ---------------------------------------------------------------------------------------------------
+
+    @on_trio
+    async def cancel(self, task_id: str) -> bool:
+        """See `CancellingBroker.cancel`."""
+        replies = self._replies
+        if replies is not None and (state := replies.state(task_id)).finished:
+            return state is TaskState.CANCELLED
+        await self._ends.current().cancelled.add(task_id)
+        return replies is None or replies.cancel(task_id)
+
     # -- looking ------------------------------------------------------------------------------------------------------
 
     @on_trio
@@ -323,6 +347,11 @@ class RabbitMQBroker:
         await desk.ensure(names)
         async with self._channel() as channel:
             return await desk.consumers(channel, names.main)
+
+    @on_trio
+    async def get_active_workers(self) -> list[WorkerInfo]:
+        """See `ListsWorkers.get_active_workers`."""
+        return await self._ends.current().workers.read()
 
     @on_trio
     async def purge_queue(self, queue: str = "default", *, delayed: bool = True) -> int:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
 from chicory.brokers.rabbitmq.books import Books
+from chicory.brokers.rabbitmq.cancellations import Cancellations
 from chicory.brokers.rabbitmq.intake import Acks, Held, Stash
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import RENEWED, Parcel, Sender, rest
@@ -26,16 +27,17 @@ from chicory.brokers.rabbitmq.publisher import REMEDY, Publisher
 from chicory.brokers.rabbitmq.renewal import Renewal
 from chicory.brokers.rabbitmq.returns import Returns
 from chicory.brokers.rabbitmq.settling import copy, refusal, reply, road
-from chicory.brokers.rabbitmq.topology import Names
+from chicory.brokers.rabbitmq.topology import LISTED_MS, Names
 from chicory.brokers.rabbitmq.versions import limits_channels
+from chicory.brokers.rabbitmq.workers import WorkerList
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.links import amqp_methods
 from chicory.links.amqp_frames import Delivered
 from chicory.links.amqp_port import Answer
-from chicory.outcome import Dead
-from chicory.types import TaskMessage
+from chicory.outcome import Dead, Done, Release, RetryIn
+from chicory.types import TaskMessage, WorkerInfo
 
 log = logging.getLogger("chicory.rabbitmq")
 
@@ -44,6 +46,8 @@ _MOST = 256
 _UNWANTED = 1.0
 # Seconds before what could not be done is tried again.
 _PAUSE = 1.0
+# Seconds after which what is on the list of workers is written anew.
+_LISTED_AGAIN = LISTED_MS / 1000 / 4
 # What is sent for a delivery.
 _REPLY, _COPY = "reply", "copy"
 _numbers = count(1)
@@ -69,6 +73,8 @@ class RabbitMQConsumer:
         most: int | None,
         books: Books,
         trim: Callable[[str, int], Awaitable[None]],
+        cancellations: Cancellations,
+        workers: WorkerList,
     ) -> None:
         self.name = name
         self.lease = 2 * config.heartbeat
@@ -79,6 +85,13 @@ class RabbitMQConsumer:
         self._config = config
         self._books = books
         self._trim = trim
+        self._cancellations = cancellations
+        self._workers = workers
+        # What there is to say of this worker, whether to say so, what was said last and when.
+        self._tell: Callable[[], WorkerInfo] | None = None
+        self._due = False
+        self._said: tuple[WorkerInfo, str] | None = None
+        self._said_at = 0.0
         self._sender = Sender(config.max_priority, config.durable)
         self._timeout = config.connect_timeout
         self._stash = Stash()
@@ -114,6 +127,7 @@ class RabbitMQConsumer:
         self._shared = len(self._queues) > 1 and permitted
         channel.delivered, channel.cancelled, channel.ended = self._deliver, self._bereave, self._lose
         await self.sync()
+        await self._cancellations.begin()
         trio.lowlevel.spawn_system_task(self._look_after, name="chicory rabbitmq consumer")
 
     async def leave(self) -> None:
@@ -267,6 +281,7 @@ class RabbitMQConsumer:
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """See `Consumer.settle`.  Raises BrokerUnavailable while a copy is not confirmed; repeating it goes on."""
         await trio.lowlevel.checkpoint()
+        settlements = await self._judged(settlements)
         moving: list[Settlement] = []
         done: list[Settlement] = []
         wanted: dict[Hashable, Parcel] = {}
@@ -286,6 +301,16 @@ class RabbitMQConsumer:
             await self._conclude([one for one in moving if (one.delivery.receipt, _COPY) not in unfit])
             self._leave_to_the_server([one for one in moving if (one.delivery.receipt, _COPY) in unfit])
         return [self._answers.pop(one.delivery.receipt) for one in settlements]
+
+    async def _judged(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+        """*settlements* with those of cancelled tasks as failed, unless something else may have been sent already."""
+        if not self.cancelled and all(type(one.outcome) is Done for one in settlements):
+            return settlements
+        begun = {id(one) for one in settlements if self._outbox.holds((one.delivery.receipt, _COPY))}
+        if not begun:
+            return await self._cancellations.judged(settlements, self.now())
+        rest = iter(await self._cancellations.judged([one for one in settlements if id(one) not in begun], self.now()))
+        return [one if id(one) in begun else next(rest) for one in settlements]
 
     def _parcels(self, settlement: Settlement) -> dict[Hashable, Parcel]:
         """What is to be sent for one delivery: its result, and the copy that outlives it.
@@ -330,6 +355,8 @@ class RabbitMQConsumer:
         for held in finished:
             if held.alone:
                 await self._unmark(held.alone)
+        if self.cancelled:
+            self._cancellations.forget(_over(settlements))
         limit = self._config.dlq_max_length
         if limit is not None:
             for queue in {one.delivery.queue for one in settlements if isinstance(one.outcome, Dead)}:
@@ -355,6 +382,17 @@ class RabbitMQConsumer:
         for acks, some in tags.items():
             acks.send(some)
 
+    # -- what was cancelled
+
+    @property
+    def cancelled(self) -> Collection[str]:
+        """See `CancellingConsumer.cancelled`."""
+        return self._cancellations.ids
+
+    async def heard(self) -> Collection[str]:
+        """See `CancellingConsumer.heard`."""
+        return await self._cancellations.heard()
+
     async def isolate(self, delivery: Delivery) -> None:
         """See `Consumer.isolate`."""
         self._check()
@@ -377,9 +415,15 @@ class RabbitMQConsumer:
         """See `Consumer.now`.  RabbitMQ tells nobody its clock, so this is the host's."""
         return unix_now()
 
+    def introduce(self, tell: Callable[[], WorkerInfo]) -> None:
+        """See `ListedConsumer.introduce`."""
+        self._tell = tell
+
     async def renew(self) -> bool:
         """See `Consumer.renew`."""
         if self._lost is None:
+            self._due = True
+            self._chores.set()
             try:
                 await self.sync()
             except BrokerError:
@@ -398,13 +442,24 @@ class RabbitMQConsumer:
                 unwanted = not self._receiving and trio.current_time() - self._received_at > _UNWANTED
                 if len(self._stash) and unwanted:
                     await self._rest()
+                await self._keep_lists()
             except BrokerError as error:
                 if self._lost is None and not self._left:
-                    log.warning("cannot give back what was delivered before (%s); trying on", error)
+                    log.warning("cannot do what is to be done beside the work (%s); trying on", error)
                     await trio.sleep(_PAUSE)
                 continue
             with trio.move_on_after(_UNWANTED):
                 await self._chores.wait()
+
+    async def _keep_lists(self) -> None:
+        await self._cancellations.tidy()
+        hears = self._cancellations.queue
+        if self._due and self._tell is not None and hears:
+            self._due = False
+            said, now = (self._tell(), hears), trio.current_time()
+            if said != self._said or now - self._said_at > _LISTED_AGAIN:
+                await self._workers.write(*said)
+                self._said, self._said_at = said, now
 
     async def _renew_old(self) -> None:
         """Renew what has been held for half as long as RabbitMQ allows."""
@@ -430,3 +485,12 @@ class RabbitMQConsumer:
         dropped = self._stash.drop(queue)
         self._acknowledge(dropped)
         return len(dropped) if self._lost is None else 0
+
+
+def _over(settlements: Sequence[Settlement]) -> list[str]:
+    """The ids of those tasks that are not to be run again."""
+    return [
+        one.delivery.message.id
+        for one in settlements
+        if isinstance(one.delivery.message, TaskMessage) and not isinstance(one.outcome, Release | RetryIn)
+    ]

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from chicory.brokers.rabbitmq.cancellations import CancelList
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.register import Register
 from chicory.brokers.rabbitmq.route import Route
-from chicory.brokers.rabbitmq.topology import SCHEDULES
+from chicory.brokers.rabbitmq.topology import SCHEDULES, Lists
+from chicory.brokers.rabbitmq.workers import WorkerList
 from chicory.config import RabbitMQBrokerConfig
 
 if TYPE_CHECKING:
@@ -16,15 +18,18 @@ if TYPE_CHECKING:
 
 
 class Ends:
-    """For publishing, for everything that is neither publishing nor working, and for schedules.
+    """For publishing, for everything that is neither publishing nor working, for schedules, and for lists.
 
     consumers: the workers of this run.  letters_turn: whose turn it is with the dead letters.
     """
 
-    def __init__(self, route: Route, config: RabbitMQBrokerConfig) -> None:
+    def __init__(self, route: Route, config: RabbitMQBrokerConfig, lists: Lists) -> None:
         self.publisher = Publisher(Line(route, config, "chicory publisher"), config)
         self.desk = Line(route, config, "chicory desk")
         self.register = Register(Line(route, config, "chicory schedules"), config, SCHEDULES)
+        self._turns = Line(route, config, "chicory lists")
+        self.cancelled = CancelList(self.publisher, self._turns, lists, config)
+        self.workers = WorkerList(self.publisher, self._turns, self.desk, lists, config)
         self.consumers: set[RabbitMQConsumer] = set()
         self.letters_turn = trio.Lock()
         self._run = trio.lowlevel.current_trio_token()
@@ -36,3 +41,4 @@ class Ends:
             self.publisher.close()
             self.desk.close()
             self.register.line.close()
+            self._turns.close()

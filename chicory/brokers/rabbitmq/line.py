@@ -3,7 +3,7 @@
 import trio
 
 from chicory.brokers.rabbitmq.route import Route
-from chicory.brokers.rabbitmq.topology import LEVELS, Binding, Declaration, Exchange, Names, Queue
+from chicory.brokers.rabbitmq.topology import LEVELS, Binding, Declaration, Exchange, Lists, Names, Queue
 from chicory.brokers.rabbitmq.versions import declares_durable
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerBlocked, BrokerRefused, BrokerUnavailable
@@ -62,7 +62,7 @@ class Line:
 
     # -- declaring
 
-    def declared(self, names: Names, level: int) -> bool:
+    def declared(self, names: Names | Lists, level: int) -> bool:
         """Whether `ensure` has nothing to do."""
         return self._declared.get(names.queue, _NOTHING) >= level
 
@@ -70,11 +70,11 @@ class Line:
         """Something was deleted, nobody knows what: everything is declared before its next use."""
         self._declared.clear()
 
-    def missing(self, names: Names) -> None:
+    def missing(self, names: Names | Lists) -> None:
         """Something of *names* is not there any more: it is declared before the next use."""
         self._declared.pop(names.queue, None)
 
-    async def ensure(self, names: Names, level: int = -1) -> None:
+    async def ensure(self, names: Names | Lists, level: int = -1) -> None:
         """Declare what belongs to a queue, with delays up to *level*, unless that was done on this connection."""
         connection = await self.open()
         async with self._turn:
@@ -134,8 +134,8 @@ def _method(declaration: Declaration, durable: bool) -> Request:
     match declaration:
         case Queue(name, arguments):
             return amqp_methods.queue(name, arguments, durable=durable)
-        case Exchange(name):
-            return amqp_methods.topic_exchange(name, durable=durable)
+        case Exchange(name, kind):
+            return amqp_methods.exchange(name, kind, durable=durable)
         case Binding(source, target, pattern, to_exchange=True):
             return amqp_methods.bind_exchange(target, source, pattern)
         case Binding(source, target, pattern):

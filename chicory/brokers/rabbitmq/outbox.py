@@ -50,6 +50,10 @@ class Outbox:
             self._publisher.missing([parcel.names for parcel in missing.values()])
         return unfit
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether something was sent under *key*, which may have arrived."""
+        return key in self._flights
+
     def forget(self, key: Hashable) -> None:
         """Whatever was sent under *key* is no longer of interest."""
         self._flights.pop(key, None)

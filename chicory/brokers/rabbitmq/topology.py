@@ -38,9 +38,10 @@ class Queue(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A topic exchange to be declared."""
+    """An exchange to be declared: a topic exchange, or a fanout."""
 
     name: str
+    kind: str = "topic"
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -53,6 +54,9 @@ class Binding(msgspec.Struct, frozen=True):
 
 
 Declaration = Queue | Exchange | Binding
+
+# How long a worker is on the list that says nothing more, while its connection stands.
+LISTED_MS = 600_000
 
 # Where it is remembered which slots of which schedules are over.
 SCHEDULES = Queue("chicory.schedules", {"x-queue-type": "classic", "x-single-active-consumer": True})
@@ -130,6 +134,34 @@ class Names:
         if self._config.queue_type == "quorum":
             return {"x-queue-type": "quorum", "x-delivery-limit": _NO_DELIVERY_LIMIT}
         return {"x-queue-type": "classic"}
+
+
+class Lists:
+    """What belongs to all queues at once, declared like one more, which has no name.
+
+    cancelled: what everybody reads who begins to work.  news: the exchange on which everybody hears more.
+    workers: what each worker last said of itself.
+    """
+
+    queue = ""
+
+    def __init__(self, config: RabbitMQBrokerConfig) -> None:
+        # Two sorts of brokers at one virtual host would quarrel about the others' arguments.
+        sort = "" if config.durable else ".transient"
+        arguments = {"x-queue-type": "classic", "x-single-active-consumer": True}
+        self.cancelled = Queue(f"chicory.cancelled{sort}", arguments)
+        self.workers = Queue(f"chicory.workers{sort}", {**arguments, "x-message-ttl": LISTED_MS})
+        self.news = f"chicory.news{sort}"
+        self.main = self.cancelled.name
+
+    def basics(self) -> Iterator[Declaration]:
+        """What is kept."""
+        yield self.cancelled
+        yield self.workers
+
+    def levels(self, _: int) -> Iterator[Declaration]:
+        """The way to those who listen."""
+        yield Exchange(self.news, "fanout")
 
 
 def wait(seconds: float) -> Wait:

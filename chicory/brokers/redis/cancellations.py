@@ -69,7 +69,7 @@ class Cancellations:
         version, listed = replies
         return version, listed
 
-    async def judged(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+    async def judged(self, settlements: Sequence[Settlement], now: float) -> Sequence[Settlement]:
         """*settlements* as those of cancelled tasks are to be carried out, in a cluster.
 
         Elsewhere settle.lua sees to that.  Here it cannot reach the list, so that is asked before a retry or a dead
@@ -84,7 +84,7 @@ class Cancellations:
             command = ("ZMSCORE", self._keys.cancelled, *doubtful)
             noted = await self._line.insist(lambda line: line.call(*command, timeout=self._timeout))
             self.ids.update([task_id for task_id, until in zip(doubtful, noted, strict=True) if until is not None])
-        return [as_cancelled(one, self.ids) for one in settlements] if self.ids else settlements
+        return [as_cancelled(one, self.ids, now) for one in settlements] if self.ids else settlements
 
     def forget(self, task_ids: Collection[str]) -> None:
         """These have been settled."""

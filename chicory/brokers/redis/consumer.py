@@ -193,7 +193,7 @@ class RedisConsumer:
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """See `Consumer.settle`.  Raises BrokerUnavailable without an answer; repeating it finds out."""
         if self._cluster:
-            settlements = await self._cancellations.judged(settlements)
+            settlements = await self._cancellations.judged(settlements, self.now())
         failed_at = datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         items = [
             Item(s.delivery.receipt, s.delivery.queue, encode(s, failed_at), not s.delivery.acked, settling(s))
