@@ -13,7 +13,7 @@ GARBAGE = [b"", b"\x80\x04pickle", b"{}", b'{"id":"x","name":"work","args":[NaN]
 
 
 async def test_a_dead_letter_keeps_the_message_and_the_reason(broker):
-    one = message("billing.charge", args=[7], retries=3)
+    one = message("billing.charge", args=[7], retries=3, headers={"chicory-carried-tenant": "7"})
 
     await bury(broker, one)
 

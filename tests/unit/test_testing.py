@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -690,3 +691,29 @@ def test_a_deadline_is_on_the_clock_of_the_test(app, how):
         (run,) = queues.drain_sync()
 
     assert run.value == (NEW_YEAR + timedelta(seconds=600 + how.get("timeout", 60))).isoformat()
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_is_carried_is_there_and_the_variable_of_the_test_is_left_alone(eager):
+    tenant = ContextVar("tenant", default="nobody")
+    app = Chicory(NOWHERE, carry=[tenant])
+    seen = []
+
+    @app.task(name="outer")
+    def outer() -> None:
+        seen.append((tenant.get(), threading.current_thread()))
+        tenant.set("leaked")
+        inner.send_sync()
+
+    @app.task(name="inner")
+    async def inner() -> None:
+        seen.append(tenant.get())
+
+    with memory(app, eager=eager) as queues:
+        before = tenant.set("ann")
+        outer.send_sync()
+        tenant.reset(before)
+        queues.drain_sync()
+
+        assert seen == [("ann", threading.current_thread()), "leaked"]
+        assert tenant.get() == "nobody"
