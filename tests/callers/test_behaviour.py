@@ -305,7 +305,8 @@ async def test_a_call_outlasts_a_restart_of_the_node(make, caller):
         app = make(node.url("/"), publish_timeout=30.0)
         await caller.send(app.tasks["add"], 1, 2)
 
-        node.restart()
+        # In a thread, so that trio sees meanwhile how its connection ends.
+        await trio.to_thread.run_sync(node.restart)
         await caller.send(app.tasks["add"], 3, 4)
 
         assert len(await finish_all(app.broker, expected=2)) == 2

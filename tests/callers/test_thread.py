@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
+import trio.testing
 
 from chicory import gather_sync
 from chicory.errors import ResultTimeout, ResultUnknown
@@ -137,15 +139,14 @@ def test_a_cancelled_await_ends_what_it_waits_for(desk):
     asyncio.run(main())
 
 
-def test_a_loop_that_is_closed_over_a_call_ends_it(desk):
-    loop = asyncio.new_event_loop()
-    call = desk.rest()
-    task = loop.create_task(call)
-    while not desk.begun.is_set():
-        loop.run_until_complete(asyncio.sleep(0.001))
-    task.cancel()
-    loop.run_until_complete(asyncio.wait([task]))
-    loop.close()
+def test_a_call_that_is_dropped_ends_what_it_waits_for(desk):
+    async def main():
+        call = desk.rest()
+        call.send(None)
+        await asyncio.to_thread(desk.begun.wait)
+        call.close()
+
+    asyncio.run(main())
 
     assert desk.cancelled.wait(5)
 
@@ -249,6 +250,30 @@ async def test_a_child_after_a_fork_calls_on_connections_of_its_own(app, broker,
     await there(broker, 7)
 
     assert await trio.to_thread.run_sync(result.get_sync, 5) is None
+
+
+@pytest.mark.kinds("redis", "rabbitmq", "sqlite")
+async def test_a_child_may_run_trio_though_its_parent_does(app, broker):
+    task = app.tasks["add"]
+    result = await task.delay(1, 2)
+
+    async def call():
+        with trio.fail_after(10):
+            assert await (await task.delay(3, 4)).state() is TaskState.PENDING
+            await app.aclose()
+
+    def child():
+        # Trio warns of another run that seems to listen for signals, and that is the parent's.
+        signal.set_wakeup_fd(-1)
+        trio.run(call)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(result.get, 10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await trio.to_thread.run_sync(in_a_child, child) == 0
+        await task.send(5, 6)
+        await there(broker, 3)
+    await app.aclose()
 
 
 async def test_a_fork_while_other_threads_call_finds_nothing_locked(app, broker):

@@ -47,7 +47,7 @@ class Replies:
     """
 
     def __init__(self, route: Route, config: RabbitMQBrokerConfig, ttl: int) -> None:
-        self.queue = f"chicory.reply.{new_id()}"
+        self.queue = _new_queue()
         self._route = route
         self._config = config
         self._ttl = ttl
@@ -121,15 +121,23 @@ class Replies:
         for one in awaited.values():
             one.record = _UNKNOWN
             one.changed.set()
-        if self.line is not None and self._run is trio.lowlevel.current_trio_token():
-            try:
-                with trio.move_on_after(self._config.connect_timeout):
-                    await self.line.call(amqp_methods.delete(self.queue))
-            except BrokerError as error:
-                log.info("%s stays until it expires: %s", self.queue, error)
-            self.line.close()
-        self.line = self._channel = None
+        if self._run is trio.lowlevel.current_trio_token():
+            async with self._turn:
+                await self._hang_up()
         await trio.lowlevel.checkpoint()
+
+    async def _hang_up(self) -> None:
+        # What is expected from now on comes to another queue.
+        line, queue = self.line, self.queue
+        self.line, self._channel, self.queue = None, None, _new_queue()
+        if line is None:
+            return
+        try:
+            with trio.move_on_after(self._config.connect_timeout):
+                await line.call(amqp_methods.delete(queue))
+        except BrokerError as error:
+            log.info("%s stays until it expires: %s", queue, error)
+        line.close()
 
     # -- listening
 
@@ -192,3 +200,7 @@ class Replies:
         now = trio.current_time()
         while self._finished and self._finished[0][0] <= now:
             self.forget([self._finished.popleft()[1]])
+
+
+def _new_queue() -> str:
+    return f"chicory.reply.{new_id()}"

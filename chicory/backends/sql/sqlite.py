@@ -66,10 +66,13 @@ def gate(engine: Engine) -> threading.Lock:
 
 
 def _before_fork() -> None:
-    for engine, lock in list(_gates.items()):
-        lock.acquire()
-        _held.append(lock)
-        engine.dispose()
+    # A list that is made in one step, because other threads may be adding some.
+    for reference in _gates.keyrefs():
+        if (engine := reference()) is not None:
+            lock = _gates[engine]
+            lock.acquire()
+            _held.append(lock)
+            engine.dispose()
 
 
 def _after_fork() -> None:
