@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-peers faults clean
+.PHONY: help run test check bench bench-peers faults planted clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,10 @@ bench-peers: $(VENV)/ready-to-bench ## measure Chicory beside other task queues,
 faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost
 	.ci/need-server
 	$(BIN)/python -m pytest tests/faults tests/contract/test_model.py tests/unit/test_fleet.py tests/rabbitmq/test_crashes.py -m "long or not long" -o faulthandler_timeout=900 $(ARGS)
+
+planted: $(VENV)/ready-to-test ## put known bugs into a copy of the source, one by one, and see that a test fails by each
+	.ci/need-server
+	$(BIN)/python -m tests.planted $(ARGS)
 
 clean: ## remove what was built; never a state directory (.chicory), which may hold tasks
 	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache *.egg-info

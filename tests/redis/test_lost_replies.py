@@ -178,11 +178,32 @@ async def test_messages_whose_delivery_got_lost_are_received_all_the_same(shaky,
         sent = [TaskMessage(name="t") for _ in range(5)]
         await direct.publish_many(sent)
 
-        while len(seen) < 6:
-            seen += [d.message.id for d in await received(consumer)]
+        with trio.fail_after(10):
+            while len(seen) < 6:
+                seen += [d.message.id for d in await received(consumer)]
 
         assert lost.is_set()
         assert sorted(seen[1:]) == sorted(m.id for m in sent)
+
+
+async def test_what_the_server_says_we_hold_and_nobody_knows_of_is_found_without_a_broken_line(brokers, direct, server):
+    broker = brokers(server.url, block_ms=20)
+    await direct.publish(TaskMessage(name="t"))
+    async with broker.consumer(["default"], name="w", limit=10) as consumer, trio.open_nursery() as nursery:
+        (stream,) = consumer._reader.sources
+        with server.client() as client:
+            # As if it had been read by this worker, in a reply that nobody saw.
+            client.xreadgroup("chicory-workers", "w", {stream: ">"})
+        nursery.start_soon(consumer.receive, 1)
+        with trio.fail_after(5):
+            while not (found := await consumer.reconcile([])):
+                await trio.sleep(0.01)
+
+        assert [delivery.count for delivery in found] == [1]
+        assert list(await consumer.reconcile([])) == []
+        assert list(await consumer.settle([Settlement(delivery, Done(None)) for delivery in found])) == [True]
+        nursery.cancel_scope.cancel()
+    assert (await books(direct)).delivered == 0
 
 
 async def test_promotion_whose_reply_is_lost_moves_each_message_once(shaky, direct, proxy):

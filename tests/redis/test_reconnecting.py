@@ -134,6 +134,20 @@ async def test_a_flushed_server_is_set_up_again_and_says_so(brokers, own_server,
         assert list(await consumer.settle([Settlement(new, Done(None))])) == [True]
 
 
+async def test_deliveries_that_somebody_deleted_are_counted_as_lost_and_told(brokers, own_server, caplog):
+    broker = brokers(own_server.url)
+    await broker.publish_many([TaskMessage(name="t") for _ in range(3)])
+    async with broker.consumer(["default"], name="dead", limit=3) as consumer, broker.keeper(["default"]) as keeper:
+        held = [one for _ in range(3) for one in await consumer.receive(1)]
+        with own_server.client() as client:
+            client.xdel(held[0].receipt.stream, held[0].receipt.entry)
+
+        assert await keeper.reclaim(dead="dead", why="killed by SIGKILL") == 2
+
+    assert (await broker.counters())["lost"] == 1
+    assert "1 deliveries vanished from the stream: these tasks are lost" in caplog.text
+
+
 async def test_forgotten_scripts_are_given_again(brokers, own_server):
     broker = brokers(own_server.url, max_priority=1, block_ms=500)
     async with broker.consumer(["default"], name="w", limit=5) as consumer, broker.keeper(["default"]) as keeper:
