@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 # Another broker for the example: make run BROKER=rabbitmq
 BROKER ?=
+# Only what `make test` has, without a page: make faults QUICK=1
+QUICK ?=
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +34,9 @@ bench-peers: $(VENV)/ready-to-bench ## measure Chicory beside other task queues,
 	.ci/need-server
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
-faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost
+faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost; QUICK=1 has the short forms
 	.ci/need-server
-	$(BIN)/python -m pytest tests/faults tests/contract/test_model.py tests/unit/test_fleet.py tests/rabbitmq/test_crashes.py -m "long or not long" -o faulthandler_timeout=900 $(ARGS)
+	FAULTS_TABLE=$(if $(QUICK),-,docs/faults.md) $(BIN)/python -m pytest tests/faults tests/contract/test_model.py tests/unit/test_fleet.py tests/rabbitmq/test_crashes.py -m "$(if $(QUICK),not long,long or not long)" -o faulthandler_timeout=900 $(ARGS)
 
 planted: $(VENV)/ready-to-test ## put known bugs into a copy of the source, one by one, and see that a test fails by each
 	.ci/need-server

@@ -1,8 +1,17 @@
-"""Servers and daemons for the fault tests; one of each for a module, so that a test costs no boot of its own."""
+"""Servers and daemons for the fault tests, one of each for a module, so that a test costs no boot of its own; and the
+report.
+
+FAULTS_TABLE is the page whose table is renewed, or "-" for one that is only printed.
+"""
+
+import os
+from pathlib import Path
 
 import pytest
 
 from benchmarks.figures import percentile
+from tests.faults import figures
+from tests.faults.ledger import CLOSED
 from tests.faults.tree import Tree
 from tests.servers import running_server
 
@@ -56,6 +65,28 @@ def measured(record_property):
     return note
 
 
+TABLE = os.environ.get("FAULTS_TABLE", "")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    CLOSED.clear()
+    try:
+        return (yield)
+    finally:
+        if CLOSED:
+            item.user_properties.append(("figures", figures.total(CLOSED.values())))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_teststatus(report):
+    """With a report, a line for each test in the place of its letter."""
+    outcome, letter, word = yield
+    if TABLE and report.when == "call" and (told := dict(report.user_properties).get("figures")):
+        letter = f"\n{figures.title(report.nodeid)}: {told}{'' if report.passed else ': FAILED'}\n"
+    return outcome, letter, word
+
+
 def pytest_terminal_summary(terminalreporter):
     reports = [each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome)]
     lines = [text for each in reports for name, text in each.user_properties if name == "measured"]
@@ -63,3 +94,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("measured")
         for line in lines:
             terminalreporter.line(line)
+    found = {
+        figures.title(each.nodeid): told for each in reports if (told := dict(each.user_properties).get("figures"))
+    }
+    if TABLE and found:
+        terminalreporter.section("faults")
+        page = figures.renewed("\n".join((figures.BEGIN, figures.END)), found)
+        for line in page.splitlines()[1:-1]:
+            terminalreporter.line(line)
+        if TABLE != "-":
+            path = Path(TABLE)
+            path.write_text(figures.renewed(path.read_text(), found))

@@ -4,6 +4,7 @@ Runs and faults are told by one clock, CLOCK_BOOTTIME, so that "it was in flight
 judged.
 """
 
+import bisect
 import math
 import threading
 import time
@@ -12,8 +13,12 @@ from itertools import chain
 
 import attrs
 
+from tests.faults.figures import Figures
+
 # An observed death is seen a little after it; a run is only certain to have gone on until this long before.
 DEATH_SEEN_WITHIN = 0.25
+# What each page of any ledger came to when it was closed last, by the ledger's path and where the page begins.
+CLOSED = {}
 # Seconds from the end of a run until its acknowledgement has surely reached a broker that answers.
 SETTLED_WITHIN = 1.0
 
@@ -165,6 +170,42 @@ class Ledger:
             if again or cut.how != "end":
                 found[cut.id] = min(again) - instant if again else None
         return found
+
+    def recoveries(self):
+        """For each fault, seconds from its end until what it cut runs again, or, where it cut nothing, until something
+        ends; those after which nothing does are left out.
+        """
+        runs = self.runs()
+        ends = sorted(run.end for run in runs if run.how == "end")
+        found = []
+        for fault in self.faults:
+            healed = fault.at if fault.until == math.inf else fault.until
+            cut = [run for run in runs if run.how != "end" and run.start <= healed and fault.meets(run)]
+            again = [
+                min(starts)
+                for one in cut
+                if (starts := [run.start for run in runs if run.id == one.id and run.start > one.start])
+            ]
+            if not again:
+                again = ends[bisect.bisect_right(ends, healed) :][:1]
+            if again:
+                found.append(max(0.0, max(again) - healed))
+        return found
+
+    def close(self, verdict):
+        """Keep for the report what the page comes to, of which *verdict* was found."""
+        runs = self.runs()
+        CLOSED[self.path, self._begun] = Figures(
+            tasks=len(self.sent),
+            faults=len(self.faults),
+            lost=len(verdict.lost),
+            again=len(runs) - len({run.id for run in runs}),
+            unexplained=len(verdict.repeated | verdict.interrupted),
+            overlapping=len(verdict.overlapping),
+            early=len(verdict.early),
+            phantom=len(verdict.phantom),
+            recoveries=tuple(self.recoveries()),
+        )
 
     def judge(self, *, dead=(), queued=(), results=None, once=()):
         """The verdict, given the ids of dead letters, of what is still queued, and of stored successes.

@@ -96,6 +96,7 @@ async def close_books(tree, app, *, patience=PATIENCE, books=True, dead=(), once
     buried = {letter.task_id for letter in letters} & set(tree.ledger.sent)
     stored = await successes(tree, app)
     verdict = tree.ledger.judge(dead=buried, queued=await queued(tree, app), results=stored, once=once)
+    tree.ledger.close(verdict)
     assert verdict.clean(), f"{verdict}\nfaults: {tree.ledger.faults}\n{tree.log()[-4000:]}"
     assert buried == set(dead), letters
     # The broker never hears the end of those that went down with their worker.

@@ -86,6 +86,7 @@ async def close_books(tree, app, *, dead=(), once=(), overlapping=False, twice=F
     await until(lambda: not tree.ledger.running(), "everything has ended")
     letters = [letter.task_id for letter in await app.broker.get_dlq_messages()]
     verdict = tree.ledger.judge(dead=letters, once=once)
+    tree.ledger.close(verdict)
     if overlapping:
         verdict.overlapping.clear()
     if twice:

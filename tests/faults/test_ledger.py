@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from tests.faults.ledger import Fault, Ledger
+from tests.faults.figures import Figures, total
+from tests.faults.ledger import CLOSED, Fault, Ledger
 
 
 @pytest.fixture
@@ -115,6 +116,48 @@ def test_a_success_without_a_stored_result_is_seen(ledger):
     write(ledger, "start 1 1 10", "end 1 1 11")
 
     assert wrongs(ledger.judge(results=[])) == {"unknown_results"}
+
+
+def test_what_is_finished_and_still_queued_is_unsettled(ledger):
+    write(ledger, "start 1 1 10", "end 1 1 11")
+
+    assert wrongs(ledger.judge(queued=["a"])) == {"unsettled"}
+    assert wrongs(ledger.judge(queued=["a"], dead=["a"])) == {"unsettled"}
+
+
+def test_a_fault_of_one_process_explains_nothing_of_another(ledger):
+    write(ledger, "start 1 1 10", "cut 1 1 11", "start 2 1 20", "end 2 1 21")
+    ledger.faults = [Fault("SIGSTOP", 10.0, 12.0, pid=2)]
+
+    assert wrongs(ledger.judge()) == {"interrupted"}
+
+
+def test_recovery_is_timed_from_the_end_of_a_fault_until_what_it_cut_runs_again(ledger):
+    write(ledger, "start 1 1 10", "cut 1 1 11", "start 2 1 20", "end 2 1 21")
+    ledger.faults = [Fault("server stopped", 10.5, 17.0)]
+
+    assert ledger.recoveries() == [3.0]
+
+
+def test_recovery_from_a_fault_that_cut_nothing_is_the_next_end(ledger):
+    write(ledger, "start 1 1 10", "end 1 1 15")
+    ledger.faults = [Fault("reset", 12.0, 12.5), Fault("reset", 13.0, math.inf), Fault("reset", 16.0, 16.0)]
+
+    assert ledger.recoveries() == [2.5, 2.0]
+
+
+def test_a_page_comes_to_what_was_found_and_closing_it_again_replaces_that(ledger):
+    write(ledger, "start 1 1 10", "cut 1 1 11", "start 2 1 20", "start 2 3 20.5", "end 2 1 21", "end 2 3 21")
+    ledger.faults = [Fault("stop", 10.9, 12.0)]
+    found = Figures(tasks=1, faults=1, again=2, unexplained=1, overlapping=1, recoveries=(8.0,))
+
+    try:
+        for _ in range(2):
+            ledger.close(ledger.judge())
+        assert total(CLOSED.values()) == found
+        assert str(found).startswith("1 tasks, lost 0, ran again 2 (1 for no reason), two at once 1, early 0")
+    finally:
+        CLOSED.clear()
 
 
 def test_a_rerun_is_timed_from_the_kill(ledger):
