@@ -214,20 +214,15 @@ class Chicory:
 
     def result(self, task_id: str) -> AsyncResult[Any]:
         """What became of a task whose id is known from elsewhere; `Task.result` also knows of which type it is."""
-        return AsyncResult(task_id, self.backend, cancel=self.cancel)
+        return AsyncResult(task_id, self.backend, canceller=self)
 
     def result_of(self, message: TaskMessage) -> AsyncResult[Any]:
         """What becomes of *message*."""
         if message.ignore_result:
-            return AsyncResult(
-                message.id,
-                None,
-                why_none=f"{message.name} was sent with ignore_result=True",
-                cancel=self.cancel,
-            )
+            return AsyncResult(message.id, None, why_none="it was sent with ignore_result=True", canceller=self)
         task = self._tasks.get(message.name)
         read = None if task is None else task.contract.reader
-        return AsyncResult(message.id, self.backend, read=read, cancel=self.cancel)
+        return AsyncResult(message.id, self.backend, read=read, canceller=self)
 
     async def publish(self, message: TaskMessage, *, delay: float | None = None) -> TaskMessage:
         """Publish *message* and note that its result is awaited; returns it as middleware made it.

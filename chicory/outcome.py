@@ -11,7 +11,7 @@ from chicory.retry import RetryPolicy, backoff, retryable
 from chicory.types import DeliveryMode, Failure, TaskMessage, TaskState, Undecodable
 
 
-class Returned(msgspec.Struct, frozen=True):
+class Returned(msgspec.Struct, frozen=True, gc=False):
     """The task returned *value*."""
 
     value: Any
@@ -77,7 +77,7 @@ class Unrunnable(msgspec.Struct, frozen=True):
 Ending = Returned | Raised | TimedOut | Snoozed | Interrupted | Lost | Expired | Cancelled | Unrunnable
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, gc=False):
     """Finished well."""
 
     value: Any

@@ -184,7 +184,7 @@ class RemoteTask(Generic[P, R]):
 
     def result(self, task_id: str) -> AsyncResult[R]:
         """What became of a call of this task whose id is known from elsewhere."""
-        return AsyncResult(task_id, self.app.backend, cancel=self.app.cancel)
+        return AsyncResult(task_id, self.app.backend, canceller=self.app)
 
     def _outgoing(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
         """Arguments as they travel; raises ArgumentsError."""

@@ -1,8 +1,8 @@
 """AsyncResult: the end of a task, waited for by push."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
 
 from chicory.callers import check_caller
 from chicory.errors import (
@@ -26,16 +26,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+class Canceller(Protocol):
+    """What can cancel a task, such as its app."""
+
+    async def cancel(self, task_id: str, /) -> bool:
+        """Cancel it; whether its end is to be cancelled."""
+        ...
+
+
 @final
 class AsyncResult(Generic[R]):
     """What became of the task *id*.
 
     read: makes what was returned of what is stored; None when that is the same.
-    cancel: cancels the task of an id; None where nobody can.
+    canceller: cancels the task; None where nobody can.
     known: how the task ended, where somebody has looked already; then nobody looks again.
     """
 
-    __slots__ = ("_backend", "_cancel", "_known", "_read", "_why_none", "id")
+    __slots__ = ("_backend", "_canceller", "_known", "_read", "_why_none", "id")
 
     def __init__(
         self,
@@ -44,14 +52,14 @@ class AsyncResult(Generic[R]):
         *,
         why_none: str = "the app keeps no results",
         read: Callable[[Any], Any] | None = None,
-        cancel: Callable[[str], Coroutine[Any, Any, bool]] | None = None,
+        canceller: Canceller | None = None,
         known: ResultRecord | None = None,
     ) -> None:
         self.id = task_id
         self._backend = backend
         self._why_none = why_none
         self._read = read
-        self._cancel = cancel
+        self._canceller = canceller
         self._known = known
 
     async def get(self, timeout: float | None = None) -> R:
@@ -117,9 +125,9 @@ class AsyncResult(Generic[R]):
 
     async def cancel(self) -> bool:
         """Cancel the task: see `Chicory.cancel`."""
-        if self._cancel is None:
+        if self._canceller is None:
             raise UsageError(f"nothing is known of task {self.id} but its id; app.cancel(id) cancels a task")
-        return await self._cancel(self.id)
+        return await self._canceller.cancel(self.id)
 
     def cancel_sync(self) -> bool:
         """`cancel` for sync code."""
@@ -163,7 +171,7 @@ class AsyncResult(Generic[R]):
     def knowing(self, record: ResultRecord) -> "AsyncResult[R]":
         """This result for somebody who need not look again."""
         return AsyncResult(
-            self.id, self._backend, why_none=self._why_none, read=self._read, cancel=self._cancel, known=record
+            self.id, self._backend, why_none=self._why_none, read=self._read, canceller=self._canceller, known=record
         )
 
     def __repr__(self) -> str:

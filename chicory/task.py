@@ -47,7 +47,7 @@ class Task(RemoteTask[P, R]):
 
     def result(self, task_id: str) -> AsyncResult[R]:
         """What became of a call of this task whose id is known from elsewhere."""
-        return AsyncResult(task_id, self.app.backend, read=self.contract.reader, cancel=self.app.cancel)
+        return AsyncResult(task_id, self.app.backend, read=self.contract.reader, canceller=self.app)
 
     def _outgoing(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
         self.shape.check(self.name, args, kwargs)

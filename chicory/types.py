@@ -2,6 +2,8 @@
 
 What every task passes through is a msgspec.Struct and not an attrs class: a frozen one is made ten times faster (a
 message in 0.14 µs against 1.9) and decoded straight from JSON.  What is made rarely and must be checked is attrs.
+Nor does the garbage collector track it (`gc=False`), which would cost a worker a tenth of its time: each is made of
+values that were there before it and never changes, so it is in no cycle.
 """
 
 from datetime import UTC, datetime
@@ -127,11 +129,11 @@ _AWAITED = frozenset([TaskState.PENDING, TaskState.STARTED, TaskState.RETRY])
 _FINAL = frozenset(TaskState) - _AWAITED - {TaskState.UNKNOWN}
 
 
-class _Identified(msgspec.Struct, frozen=True):
+class _Identified(msgspec.Struct, frozen=True, gc=False):
     id: str = msgspec.field(default_factory=new_id)
 
 
-class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=True):
+class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=True, gc=False):
     """One task on its way: what to call, with what, and under which conditions.
 
     id: up to 200 printable ASCII characters without quotes or backslashes; made by `new_id` when not given.
@@ -206,7 +208,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
 
 
-class ResultRecord(msgspec.Struct, frozen=True):
+class ResultRecord(msgspec.Struct, frozen=True, gc=False):
     """What the backend keeps of a task.
 
     finished_at, started_at: unix seconds by the broker's clock; of the last attempt.

@@ -51,6 +51,7 @@ _decode_record = msgspec.json.Decoder(ResultRecord).decode
 _decode_value = msgspec.json.Decoder().decode
 # Arguments that need not be counted.
 _FEW = 64
+_LEAVES = frozenset([str, bool, type(None)])
 # The envelope's own values do not count against a body's limit.
 _ENVELOPE = 2 * len(TaskMessage.__struct_fields__)
 
@@ -68,10 +69,12 @@ def pack(message: TaskMessage) -> bytes:
     if message.unique is not None:
         check_unique(message.unique)
         check_window(message.unique_window)
+    if not (_fits_64_bits(message.retries) and _fits_64_bits(message.priority or 0)):
+        raise PayloadError(f"priority {message.priority} or retries {message.retries} does not fit 64 bits")
     if message.timeout is not None and not 0 < message.timeout < math.inf:
         raise PayloadError(f"timeout must be a positive number of seconds, not {message.timeout!r}; None is no limit")
     args, kwargs = message.args, message.kwargs
-    if kwargs or len(args) > _FEW or not all(map(_is_leaf, args)):
+    if kwargs or not _are_leaves(args):
         budget = _Budget()
         args = [tag(value, f"args[{index}]", budget) for index, value in enumerate(args)]
         kwargs = cast("dict[str, Any]", tag(kwargs, "kwargs", budget, plain=True))
@@ -93,18 +96,10 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
     try:
         message = _decode_message(raw)
         # What this module wrote comes back to the same bytes: no key is there twice and nothing was dropped.
-        # Small bodies with few brackets cannot be too deep or too many, so the common message is not walked at all.
-        if (
-            len(raw) > 2 * MAX_NODES
-            or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
-            or _LONG_NUMBER.search(raw)
-            or (len(raw) > MAX_KEY and (b'\\"' in raw or _LONG_KEY.search(raw)))
-            or _canonical(message, message.args, message.kwargs) != raw
-        ):
+        flat = _is_flat(message)
+        if not (flat or _is_small(raw)) or _canonical(message, message.args, message.kwargs) != raw:
             _inspect(raw)
-        task_id = message.id
-        # Ids are mostly hex, and asking that of a str takes a third of a match.
-        if not (task_id.isalnum() and task_id.isascii() and len(task_id) <= 200) and not _ID.fullmatch(task_id):
+        if not _is_id(message.id):
             return Undecodable(raw, "the id is not 1 to 200 printable ASCII characters")
         if not _fits(_NAME, message.name):
             return Undecodable(raw, "the task name has forbidden characters")
@@ -119,7 +114,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
             return Undecodable(raw, f"the unique key has not 1 to {MAX_UNIQUE} characters")
         if message.headers and _size(message.headers) > MAX_HEADERS:
             return Undecodable(raw, f"the headers exceed {MAX_HEADERS} characters")
-        if b'"$' in raw:
+        if not flat and b'"$' in raw:
             message = replace(
                 message,
                 args=[untag(value) for value in message.args],
@@ -135,7 +130,7 @@ def pack_record(record: ResultRecord) -> bytes:
     fields: dict[str, Any] = {"state": record.state}
     value = record.value
     if value is not None:
-        fields["value"] = value if _is_leaf(value) else tag(value, "result", _Budget())
+        fields["value"] = value if _are_leaves([value]) else tag(value, "result", _Budget())
     if record.failure is not None:
         fields["failure"] = record.failure
     if record.retries:
@@ -171,7 +166,7 @@ def unpack_record(raw: bytes) -> ResultRecord:
 def pack_text(value: Any, where: str) -> str:
     """*value* as JSON for a header.  Raises PayloadError, naming *where*, when it cannot travel."""
     try:
-        return _encode(value if _is_leaf(value) else tag(value, where, _Budget())).decode()
+        return _encode(value if _are_leaves([value]) else tag(value, where, _Budget())).decode()
     except UnicodeEncodeError as error:
         raise PayloadError(f"{where}: it cannot be encoded: {error}") from error
 
@@ -187,9 +182,14 @@ def unpack_text(text: str, where: str) -> Any:
 
 def check_id(task_id: str) -> str:
     """*task_id*, when it is fit to be one; else PayloadError."""
-    if not _ID.fullmatch(task_id):
+    if not _is_id(task_id):
         raise PayloadError(f"task id {task_id[:80]!r} must be 1 to 200 printable ASCII characters without quotes")
     return task_id
+
+
+def _is_id(word: str) -> bool:
+    # Ids are mostly hex, and asking that of a str takes a third of a match.
+    return (word.isalnum() and word.isascii() and len(word) <= 200) or _ID.fullmatch(word) is not None
 
 
 def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -282,10 +282,41 @@ def _canonical(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) ->
     return _encode(fields)
 
 
-def _is_leaf(value: Any) -> bool:
-    """Whether *value* travels as it is, without a closer look."""
-    kind = cast("type[object]", type(value))
-    return kind is str or kind is bool or value is None or (kind is int and _MIN_INT <= value <= _MAX_INT)
+def _is_flat(message: TaskMessage) -> bool:
+    """Whether there is nothing in *message* that could be nested too deep, too many or too long."""
+    return (
+        _are_leaves(message.args)
+        and not message.kwargs
+        and not message.headers
+        and message.retry_policy is None
+        and _fits_64_bits(message.retries)
+        and _fits_64_bits(message.priority or 0)
+    )
+
+
+def _is_small(raw: bytes) -> bool:
+    """Whether *raw* is so small and has so few brackets that nothing in it is, so that it need not be walked."""
+    return (
+        len(raw) <= 2 * MAX_NODES
+        and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH
+        and not _LONG_NUMBER.search(raw)
+        and (len(raw) <= MAX_KEY or (b'\\"' not in raw and not _LONG_KEY.search(raw)))
+    )
+
+
+def _are_leaves(values: list[Any]) -> bool:
+    """Whether *values* are few, and each travels as it is, without a closer look."""
+    if len(values) > _FEW:
+        return False
+    for value in values:
+        kind = cast("type[object]", type(value))
+        if kind not in _LEAVES and (kind is not int or not _fits_64_bits(value)):
+            return False
+    return True
+
+
+def _fits_64_bits(number: int) -> bool:
+    return _MIN_INT <= number <= _MAX_INT
 
 
 class _Budget:
@@ -306,7 +337,7 @@ def tag(value: Any, where: str, budget: _Budget, depth: int = 1, *, plain: bool 
     if kind is str or kind is bool or value is None:
         return value
     if kind is int:
-        if not _MIN_INT <= value <= _MAX_INT:
+        if not _fits_64_bits(value):
             raise PayloadError(f"{where}: the integer does not fit 64 bits; pass it as a str")
         return value
     if kind is float:
@@ -405,7 +436,7 @@ def _inspect(raw: bytes) -> None:
         # The envelope and its args or kwargs are two levels above the user's own values.
         if depth > MAX_DEPTH + 2:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
-        if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
+        if isinstance(value, int) and not _fits_64_bits(value):
             raise ValueError("an integer does not fit 64 bits")
         if isinstance(value, list):
             todo.extend((item, depth + 1) for item in cast("list[Any]", value))

@@ -11,7 +11,7 @@ from chicory.errors import UsageError
 from chicory.types import ResultRecord, WorkerInfo
 
 
-class StoredRecord(msgspec.Struct, frozen=True):
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A packed record and the task it belongs to."""
 
     task_id: str

@@ -42,7 +42,7 @@ ROADS = (
 _CANCELLED = Failure("TaskCancelled", "it was cancelled before its end was settled")
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One message in the hands of one worker.
 
     receipt: opaque, and the only key to settle it by.
@@ -62,7 +62,7 @@ class Delivery(msgspec.Struct, frozen=True):
     raw: bytes = b""
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """A delivery, what becomes of it, and the packed result record to store with it (None: store nothing)."""
 
     delivery: Delivery

@@ -10,7 +10,7 @@ from chicory.wire import pack_record, unpack
 from chicory.worker.unfit import undone, unfit
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """What the record of a task tells of its last attempt: see ResultRecord."""
 
     worker: str

@@ -344,6 +344,15 @@ def test_negative_retries_are_undecodable():
     assert isinstance(unpack(b'{"id":"an-id","name":"work","retries":-1}'), Undecodable)
 
 
+@pytest.mark.parametrize("field", ["retries", "priority"])
+def test_a_number_of_the_envelope_beyond_64_bits_is_refused(field):
+    with pytest.raises(PayloadError, match="64 bits"):
+        pack(TaskMessage(name="t", **{field: 2**63}))
+
+    body = f'{{"id":"x","name":"t","{field}":{2**63}}}'
+    assert isinstance(unpack(body.encode()), Undecodable)
+
+
 @pytest.mark.parametrize("timeout", [0, -1.5, math.nan, math.inf])
 def test_a_timeout_that_gives_no_time_is_refused(timeout):
     with pytest.raises(PayloadError, match="positive number of seconds"):

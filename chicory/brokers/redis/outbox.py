@@ -22,7 +22,7 @@ from chicory.links.executor import Turn
 MAX_BATCH = 256
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One message ready to go.
 
     due: '' (now), '@' and unix seconds, or '+' and seconds from now.

@@ -34,6 +34,8 @@ class Publisher:
         self._turn = pool.executor.event
         self._outbox = Outbox(self._turn, limit=limit, results=results)
         self._writing = False
+        # Whether more than one caller was answered last time.
+        self._crowd = False
         self._connection: Connection | None = None
 
     async def publish(self, keys: Keys, level: int, items: Sequence[Item]) -> Mapping[str, str]:
@@ -64,6 +66,11 @@ class Publisher:
                 continue
             self._writing = True
             try:
+                if self._crowd:
+                    # Whoever was answered with us is about to send more.  Two turns, for in the first one the dice say
+                    # who of us all comes first.
+                    await self._sleep(0)
+                    await self._sleep(0)
                 await self._write(ticket)
             finally:
                 self._writing = False
@@ -91,6 +98,7 @@ class Publisher:
                 self._outbox.give_up(error)
                 return
             failures = 0
+            self._crowd = sum(len(batch.shares) for _, batch in batches) > 1
             for (lane, batch), reply in zip(batches, replies, strict=True):
                 self._outbox.answer(lane, batch, reply)
 

@@ -13,7 +13,7 @@ from chicory.wire import unpack
 _FAIRNESS = 8
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Where a delivery came from: the stream and the entry's id in it."""
 
     stream: str

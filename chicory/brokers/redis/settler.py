@@ -17,7 +17,7 @@ _MAX = 256
 _HELD = ord("1")
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One delivery to settle: its arguments for settle.lua, and whether its entry is still pending.
 
     unique: of one that has a unique key, the key, the task's id, and what becomes of the key; else empty.
