@@ -10,7 +10,8 @@ import click
 
 from benchmarks.peers import book as books
 from benchmarks.peers.book import Book, Run, Slot
-from benchmarks.peers.page import amount, metric, page, verdicts
+from benchmarks.peers.page import amount, metric, page, readme, verdicts
+from benchmarks.peers.plots import draw
 from benchmarks.peers.roster import OURS, Peer, install, roster
 from benchmarks.peers.session import Failed
 from benchmarks.peers.verdicts import BARE
@@ -46,8 +47,11 @@ def _peers() -> list[str]:
 @click.option("--rounds", default=5, type=click.IntRange(0), show_default=True, help="How often each is run.")
 @click.option("--results", default=_RESULTS, type=click.Path(path_type=Path), show_default=True, help="Kept here.")
 @click.option("--page", "written", default=_PAGE, type=click.Path(path_type=Path), show_default=True)
+@click.option("--readme", "into", type=click.Path(path_type=Path, exists=True), help="Put the aims into this README.")
 @click.option("--continue", "go_on", is_flag=True, help="Add what is missing to the results that are there.")
-def main(keys: list[str], names: list[str], rounds: int, results: Path, written: Path, go_on: bool) -> None:
+def main(
+    keys: list[str], names: list[str], rounds: int, results: Path, written: Path, into: Path | None, go_on: bool
+) -> None:
     """Measure Chicory beside other task queues.
 
     With 0 rounds and --continue it only writes the page again.
@@ -82,8 +86,12 @@ def main(keys: list[str], names: list[str], rounds: int, results: Path, written:
             book.save(results)
             _tell(run, f"{number}/{len(todo)}", time.monotonic() - began)
     everyone = roster()
-    written.write_text(page(book, everyone))
-    click.echo(f"\n{results} and {written} are written.")
+    pictures = written.parent / written.stem
+    plots = draw(book, everyone, pictures)
+    written.write_text(page(book, everyone, [f"{pictures.name}/{plot}" for plot in plots]))
+    if into is not None:
+        into.write_text(readme(into.read_text(), book, everyone))
+    click.echo(f"\n{results}, {written} and {len(plots)} pictures in {pictures} are written.")
     for found in verdicts(book, everyone):
         which = metric(found.aim.workload, found.aim.metric)
         state = {True: "met", False: "MISSED", None: "not known"}[found.met]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from benchmarks.peers.book import Book
 from benchmarks.peers.roster import OURS, Peer
 from benchmarks.peers.verdicts import AIMS, BARE, Verdict, middle, ratio, runs_of, verdict, worst
-from benchmarks.peers.workloads import WORKLOADS, Metric, Workload
+from benchmarks.peers.workloads import CAP, WORKLOADS, Metric, Workload
 
 _OPENING = """\
 # Beside other task queues
@@ -20,6 +20,8 @@ _AIMED = """\
 
 The other is the best of those that deliver at least once, and of latencies the best of all.  Counts that should be 0
 are the worst of all rounds."""
+
+_BEGIN, _END = "<!-- peers -->", "<!-- end of peers -->"
 
 
 def page(book: Book, peers: Sequence[Peer], plots: Sequence[str] = ()) -> str:
@@ -67,16 +69,29 @@ def name_of(peers: Sequence[Peer], key: str) -> str:
     return next((peer.name for peer in peers if peer.key == key), key)
 
 
+def readme(text: str, book: Book, peers: Sequence[Peer]) -> str:
+    """The README *text* with what was aimed at between its two marks."""
+    before, mark, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not mark or not end:
+        raise ValueError(f"the README has no {_BEGIN} and {_END}")
+    rounds = len({run.slot.round for run in book.runs})
+    about = f"{_count(rounds)} on {book.about['cores']} cores, {book.about['python']}, {book.about['server']}."
+    return f"{before}{_BEGIN}\n{about}\n\n{_aims(book, peers)}\n{_END}{after}"
+
+
+def _count(rounds: int) -> str:
+    return f"Medians of {rounds} rounds" if rounds > 1 else "One round"
+
+
 def _runs(book: Book, workload: Workload) -> bool:
     return any(run.slot.workload == workload.key for run in book.runs)
 
 
 def _conditions(book: Book) -> str:
-    rounds = len({run.slot.round for run in book.runs})
+    rounds = _count(len({run.slot.round for run in book.runs}))
     lines = [f"- {key}: {value}" for key, value in book.about.items()]
-    return "\n".join(
-        [*lines, f"- medians of {rounds} round{'s' if rounds != 1 else ''}; a dash is what there is no figure for"]
-    )
+    return "\n".join([*lines, f"- {rounds.lower()}; a dash is what there is no figure for"])
 
 
 def _aims(book: Book, peers: Sequence[Peer]) -> str:
@@ -115,7 +130,9 @@ def _workload(book: Book, workload: Workload, peers: Sequence[Peer]) -> str:
 def _cell(book: Book, workload: Workload, key: str, one: Metric) -> str:
     if not one.unit and one.less:
         return amount(worst(book, workload.key, key, one.key), one)
-    return amount(middle(book, workload.key, key, one.key), one)
+    value = middle(book, workload.key, key, one.key)
+    given_up = value is None and one.unit == "s" and runs_of(book, workload.key, key)
+    return f"> {CAP:g} s" if given_up else amount(value, one)
 
 
 def _why_not(book: Book, workload: Workload, peer: Peer | None) -> str:

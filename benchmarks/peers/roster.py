@@ -36,11 +36,6 @@ class Peer:
     cannot: dict[str, str]
 
     @property
-    def program(self) -> Path:
-        """Its program."""
-        return PROGRAMS / f"with_{self.key}.py"
-
-    @property
     def environment(self) -> Path:
         """Its virtual environment."""
         return ENVIRONMENTS / self.key

@@ -35,13 +35,14 @@ class Failed(Exception):
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """What a run is to be: where, with how many processes, whether results are kept and whether tasks mostly wait."""
+    """What a run is to be: where, with how many processes; whether results are kept, tasks wait, or are due later."""
 
     redis: str
     broker: str
     processes: int
     results: bool = True
     waiting: bool = False
+    delays: bool = False
 
 
 class Session:
@@ -59,6 +60,7 @@ class Session:
             "PEER_RESULTS": str(int(job.results)),
             "PEER_PROCESSES": str(job.processes),
             "PEER_WAITING": str(int(job.waiting)),
+            "PEER_DELAYS": str(int(job.delays)),
             "PEER_DIRECTORY": str(directory),
             "PEER_JOURNAL": str(self.journal),
         }
@@ -163,7 +165,7 @@ class Session:
         what = " ".join(map(str, words[:3]))
         try:
             done = subprocess.run(
-                [self.peer.python, str(self.peer.program), *map(str, words)],
+                [self.peer.python, str(PROGRAMS / "program.py"), f"with_{self.peer.key}", *map(str, words)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -1,5 +1,6 @@
 """What each queue is made to do, and which figures that gives."""
 
+import math
 import os
 import shutil
 import signal
@@ -54,7 +55,14 @@ class Stage:
         self.server.flush()
         redis = f"redis://127.0.0.1:{self.server.port}/0"
         broker = self._vhost() if workload.broker == "rabbitmq" else redis
-        return Job(redis=redis, broker=broker, processes=processes, results=workload.results, waiting=workload.waiting)
+        return Job(
+            redis=redis,
+            broker=broker,
+            processes=processes,
+            results=workload.results,
+            waiting=workload.waiting,
+            delays=workload.delays,
+        )
 
     def _vhost(self) -> str:
         assert self._node is not None, "no RabbitMQ was started"
@@ -95,6 +103,7 @@ class Workload:
     processes: int = 2
     results: bool = True
     waiting: bool = False
+    delays: bool = False
     broker: str = "redis"
     shared: bool = False
 
@@ -175,7 +184,8 @@ def latency(stage: Stage, workload: Workload, peer: Peer) -> Figures:
 def due(stage: Stage, workload: Workload, peer: Peer) -> Figures:
     """Many tasks are due at one instant."""
     with _ready(stage, workload, peer) as run:
-        instant = time.time() + 2 + 1.5 * DUE / peer.rates["bulk"]
+        # Some know whole seconds only.
+        instant = float(math.ceil(time.time() + 5 + 1.5 * DUE / peer.rates["single"]))
         if run.enqueue("due", "noop", DUE, instant)["early"] < 0:
             raise Failed(f"could not send {DUE} tasks in time")
         run.await_ended(DUE, CAP + instant - time.time())
@@ -352,6 +362,7 @@ WORKLOADS = {
                 Metric("twice", "run twice", "", less=True),
             ),
             run=due,
+            delays=True,
             shared=True,
         ),
         Workload(

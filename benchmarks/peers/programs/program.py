@@ -1,15 +1,16 @@
 """The command line that every program here has.
 
-    with_NAME.py commands                           says how its users would start the workers asked for
-    with_NAME.py enqueue probe KIND 1               sends one, which only shows that workers work
-    with_NAME.py enqueue bulk|single KIND COUNT     sends that many tasks, and says how long it took
-    with_NAME.py enqueue paced KIND COUNT RATE      sends them at that many a second, and says when each was sent
-    with_NAME.py enqueue due KIND COUNT UNIX        sends tasks that are due at that instant
+    program.py with_NAME commands                           says how its users would start the workers asked for
+    program.py with_NAME enqueue probe KIND 1               sends one, which only shows that workers work
+    program.py with_NAME enqueue bulk|single KIND COUNT     sends that many tasks, and says how long it took
+    program.py with_NAME enqueue paced KIND COUNT RATE      sends them at that many a second; says when each was sent
+    program.py with_NAME enqueue due KIND COUNT UNIX        sends tasks that are due at that instant
 
 What it says is one line of JSON.  Settings come in the environment; see `work`.
 """
 
 import asyncio
+import importlib
 import json
 import sys
 import time
@@ -38,31 +39,33 @@ class Producer(Protocol):
 
 
 Opened = Callable[[], AbstractAsyncContextManager[Producer]]
+Run = Callable[[Callable[[], Awaitable[Any]]], Any]
 
 
-def by_asyncio(function: Callable[[], Awaitable[Any]]) -> Any:
-    """Run *function* on asyncio."""
+def main() -> None:
+    """Do what the arguments say with the module that the first one names.
 
+    The module has `opened`, which gives a Producer, `commands`, the workers' command lines, and `run` where its event
+    loop is not asyncio's.
+    """
+    # Imported, never run itself, because some queues name tasks by their module.
+    module = importlib.import_module(sys.argv[1])
+    run: Run = getattr(module, "run", _by_asyncio)
+    match sys.argv[2:]:
+        case ["commands"]:
+            print(json.dumps(module.commands()), flush=True)
+        case ["enqueue", how, kind, count, *more]:
+            told = run(lambda: _enqueue(module.opened, how, kind, int(count), *map(float, more)))
+            print(json.dumps(told), flush=True)
+        case words:
+            raise SystemExit(f"not understood: {words}")
+
+
+def _by_asyncio(function: Callable[[], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         return await function()
 
     return asyncio.run(main())
-
-
-def main(
-    opened: Opened,
-    commands: Callable[[], list[list[str]]],
-    run: Callable[[Callable[[], Awaitable[Any]]], Any] = by_asyncio,
-) -> None:
-    """Do what the arguments say; *run* is the event loop of *opened*."""
-    match sys.argv[1:]:
-        case ["commands"]:
-            print(json.dumps(commands()), flush=True)
-        case ["enqueue", how, kind, count, *more]:
-            told = run(lambda: _enqueue(opened, how, kind, int(count), *map(float, more)))
-            print(json.dumps(told), flush=True)
-        case words:
-            raise SystemExit(f"not understood: {words}")
 
 
 def script(name: str, *words: object) -> list[str]:
@@ -102,3 +105,7 @@ async def _paced(producer: Producer, kind: str, count: int, rate: float) -> list
         sent.append(time.monotonic_ns())
         await producer.one(kind, number)
     return sent
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from arq.worker import func
 
-from program import main, script
+from program import script
 from work import PROCESSES, RECOVERY, REDIS, RESULTS, WAITING, work_async
 
 NAME = "arq"
@@ -88,7 +88,3 @@ async def opened() -> AsyncGenerator[_Producer]:
 def commands() -> list[list[str]]:
     """As many `arq` as there are to be processes."""
     return [script("arq", "with_arq.WorkerSettings", "--custom-log-dict", "with_arq.QUIET")] * PROCESSES
-
-
-if __name__ == "__main__":
-    main(opened, commands)

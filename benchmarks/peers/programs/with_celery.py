@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from celery import Celery
 
-from program import main, script
+from program import script
 from work import BROKER, PROCESSES, RECOVERY, REDIS, RESULTS, WAITING, work
 
 NAME = "Celery"
@@ -80,7 +80,3 @@ def commands() -> list[list[str]]:
         script("celery", "-A", "with_celery", "worker", "-P", "threads", "-c", _THREADS, "-n", f"w{n}@%h", *quiet)
         for n in range(PROCESSES)
     ]
-
-
-if __name__ == "__main__":
-    main(opened, commands)

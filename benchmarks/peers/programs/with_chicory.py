@@ -14,7 +14,6 @@ import trio
 
 from chicory import BackendType, BrokerType, Chicory, TaskMessage
 from chicory.config import BrokerConfig, ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig
-from program import main
 from work import BROKER, DIRECTORY, PROCESSES, REDIS, RESULTS, WAITING, work_async
 
 NAME = "Chicory"
@@ -25,6 +24,9 @@ AT_LEAST_ONCE = True
 # sleep, and messages sent in bulk and one by one.
 RATES = {"noop": 60_000, "sleep": 8_000, "bulk": 100_000, "single": 6_000}
 CANNOT: dict[str, str] = {}
+
+# The event loop of `opened`.
+run = trio.run
 
 _RABBITMQ = BROKER.startswith("amqp")
 _BROKER = (
@@ -99,10 +101,3 @@ def commands() -> list[list[str]]:
     )
     settings.write_text(text)
     return [[sys.executable, "-m", "chicoryd", "start", "-c", str(settings)]]
-
-
-if __name__ == "__main__":
-    # As a module of that name, because a task is found where the workers import it from.
-    import with_chicory
-
-    main(with_chicory.opened, with_chicory.commands, trio.run)

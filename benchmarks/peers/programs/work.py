@@ -27,6 +27,8 @@ RESULTS = os.environ.get("PEER_RESULTS") == "1"
 PROCESSES = int(os.environ.get("PEER_PROCESSES", "1"))
 # Whether tasks mostly wait, so that many of them at once are worth having.
 WAITING = os.environ.get("PEER_WAITING") == "1"
+# Whether tasks may be due later, for which some queues need a process more.
+DELAYS = os.environ.get("PEER_DELAYS") == "1"
 # A directory of this run alone.
 DIRECTORY = os.environ.get("PEER_DIRECTORY", "")
 _JOURNAL = os.environ.get("PEER_JOURNAL", "")
