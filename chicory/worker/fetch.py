@@ -75,6 +75,8 @@ class Fetcher:
         self._accept = accept
         self._lost = lost
         self._doubted = trio.Event()
+        # What is new with each read; None between two.
+        self._reading: object = None
         self._resting = trio.Event()
         self._resting.set()
         # What reconciling brought while a fetch was under way, and what fetching brought while reconciling was: the
@@ -100,12 +102,17 @@ class Fetcher:
         await self._resting.wait()
 
     async def _fetch(self, free: int) -> None:
+        if self._outage.on:
+            # A read that finds nothing says nothing, so whether the broker answers is asked beside it.
+            self.doubt()
+        self._reading = object()
         try:
             found = await self._consumer.receive(free)
         except LeaseLost:
             self._lost()
             await trio.sleep_forever()
         except BrokerError as error:
+            self._reading = None
             self._reconciled.clear()
             await trio.sleep(self._outage.failed("fetch", error))
         else:
@@ -128,6 +135,7 @@ class Fetcher:
                 await self._doubted.wait()
             self._doubted = trio.Event()
             self._arrived = set()
+            reading = self._reading
             try:
                 missed = await self._consumer.reconcile(frozenset(self._holdings.held))
             except LeaseLost:
@@ -137,6 +145,8 @@ class Fetcher:
                 # Counted with the renewals: they go on, and when one is answered the outage is over and we are asked.
                 await trio.sleep(self._outage.failed("renew", error))
             else:
+                if reading is not None and reading is self._reading:
+                    self._outage.answered("fetch")
                 found = [delivery for delivery in missed if delivery.receipt not in self._arrived]
                 self._reconciled.update([delivery.receipt for delivery in found])
                 if found:

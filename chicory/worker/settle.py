@@ -130,4 +130,6 @@ class Settler:
 
     def _drop(self) -> None:
         dropped, self._ended = self._ended, []
+        # It asks no more, and an outage lasts until all are answered who do.
+        self._outage.answered("settle")
         self._note(dropped, [False] * len(dropped))

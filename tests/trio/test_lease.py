@@ -397,6 +397,44 @@ async def test_notes_are_compared_now_and_then_and_after_an_outage(autojump_cloc
         assert broker.reconciled > before
 
 
+async def test_an_outage_is_over_when_the_broker_answers_although_there_is_nothing_to_fetch(
+    autojump_clock, app, broker, books, caplog
+):
+    @app.task
+    async def quick() -> str:
+        return "done"
+
+    async with running_worker(app) as worker:
+        broker.hides = True
+        result = await quick.delay()
+        with trio.fail_after(2):
+            assert await result.get() == "done"
+        await trio.sleep(1)
+
+        assert worker.state == "working"
+        assert (await worker.healthcheck()).ok
+    assert "the broker answers again" in caplog.text
+
+
+async def test_an_outage_in_which_a_lease_was_lost_ends_with_the_next_lease(autojump_clock, app, broker):
+    @app.task
+    async def slow() -> None:
+        await trio.sleep(3)
+
+    async with running_worker(app, scheduler=False) as worker:
+        await slow.delay()
+        await worker.busy()
+        broker.error = BrokerUnavailable("cut")
+        await trio.sleep(10)
+        # It has something to settle, and is never asked for it again.
+        broker.error, broker.lost = None, True
+        await worker.settled(1)
+        broker.lost = False
+        await trio.sleep(7)
+
+        assert worker.state == "working"
+
+
 async def test_finished_work_waits_for_the_broker_and_is_not_done_again(autojump_clock, app, broker, books):
     runs = []
 
