@@ -113,12 +113,9 @@ class Scheduler:
                     await self._leave_it_to_the_broker()
                 else:
                     async with keeping as keeper:
-                        await self._keep(keeper)
+                        await self._keep_on(keeper)
             except (BrokerError, ExceptionGroup) as error:
-                cause = sole(error)
-                if not isinstance(cause, BrokerError):
-                    raise
-                await trio.sleep(self._outage.failed("schedule", cause))
+                await self._try_later(error)
 
     async def _leave_it_to_the_broker(self) -> None:
         """The broker gives back by itself what the dead held, so nobody need wait for that."""
@@ -130,6 +127,20 @@ class Scheduler:
             self._deaths.clear()
             self._buried.set()
             await self._wake.wait()
+
+    async def _keep_on(self, keeper: Keeper) -> None:
+        """Keep for good: another keeper would not know of an outage, and take for dead who could not renew meanwhile."""
+        while True:
+            try:
+                await self._keep(keeper)
+            except (BrokerError, ExceptionGroup) as error:
+                await self._try_later(error)
+
+    async def _try_later(self, error: BrokerError | ExceptionGroup) -> None:
+        cause = sole(error)
+        if not isinstance(cause, BrokerError):
+            raise error
+        await trio.sleep(self._outage.failed("schedule", cause))
 
     async def _keep(self, keeper: Keeper) -> None:
         async with trio.open_nursery() as nursery:

@@ -9,6 +9,7 @@ from chicory.brokers.base import Settlement
 from chicory.errors import BrokerUnavailable
 from chicory.outcome import Done
 from chicory.types import TaskMessage
+from tests.proxy import open_proxy
 from tests.redis.test_lost_replies import received, settled
 from tests.servers import running_server
 
@@ -63,6 +64,27 @@ async def test_nobody_is_taken_for_dead_because_the_server_was_away(brokers, own
 
         assert await consumer.renew()
         assert list(await settled(consumer, [Settlement(delivery, Done(None))])) == [True]
+
+
+async def test_a_keeper_that_begins_in_an_outage_takes_nobody_for_dead_either(brokers, own_server, tmp_path):
+    async with open_proxy(own_server.address, unix=tmp_path / "p") as proxy:
+        broker, cut = brokers(own_server.url, claim_min_idle_ms=400), brokers(proxy.url, claim_min_idle_ms=400)
+        async with broker.consumer(["default"], name="w", limit=5) as consumer:
+            await broker.publish(TaskMessage(name="t"))
+            await consumer.receive(1)
+            await trio.sleep(0.5)  # the lease runs out, as if nobody could have renewed it
+            with own_server.client() as client:
+                while client.info("server")["uptime_in_seconds"] < 1:
+                    await trio.sleep(0.05)
+
+            async with cut.keeper(["default"]) as keeper:
+                proxy.refusing = True
+                with pytest.raises(BrokerUnavailable):
+                    await keeper.promote()
+                proxy.heal()
+                assert await keeper.reclaim() == 0
+
+            assert await consumer.renew()
 
 
 async def test_who_stays_silent_after_the_servers_return_is_taken_for_dead_one_lease_later(brokers, own_server):

@@ -1,5 +1,7 @@
 """The scheduler: on time, patient, and alone or in company."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
@@ -152,6 +154,39 @@ async def test_a_scheduler_that_was_stopped_with_its_workers_takes_nothing_from_
         nursery.cancel_scope.cancel()
 
     assert scheduler.reclaimed == 0
+
+
+async def test_one_keeper_is_kept_over_an_outage_because_it_remembers_it(autojump_clock, app, monkeypatch, books):
+    kept = []
+
+    class Sometimes:
+        def __init__(self, keeper):
+            self.keeper, self.lease, self.changed = keeper, keeper.lease, keeper.changed
+            kept.append(self)
+
+        async def reclaim(self, limit, **which):
+            if trio.current_time() - start < 40:
+                raise BrokerUnavailable("cut")
+            return await self.keeper.reclaim(limit, **which)
+
+        async def promote(self, limit):
+            return await self.keeper.promote(limit)
+
+    @asynccontextmanager
+    async def sometimes(queues):
+        async with keeper(queues) as found:
+            yield Sometimes(found)
+
+    keeper, start = app.broker.keeper, trio.current_time()
+    monkeypatch.setattr(app.broker, "keeper", sometimes)
+    scheduler = Scheduler(app.broker, ["default"])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run)
+        await scheduler.working()
+        nursery.cancel_scope.cancel()
+
+    assert len(kept) == 1
 
 
 async def test_a_scheduler_outlives_an_outage(autojump_clock, app, books, monkeypatch):

@@ -3,16 +3,18 @@
 import logging
 import random
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from chicory.brokers.redis.keys import Keys
-from chicory.brokers.redis.line import Line
+from chicory.brokers.redis.line import Conversation, Line
 from chicory.brokers.redis.scripts import script
 from chicory.errors import BrokerError, BrokerUnavailable
 from chicory.links.redis import Connection
 from chicory.links.redis_pool import Pool, parse_info
+
+T = TypeVar("T")
 
 log = logging.getLogger("chicory.redis")
 
@@ -23,8 +25,8 @@ _MAX = 256
 class RedisKeeper:
     """See `brokers.base.Keeper`.
 
-    After a reconnect, and while the server has been up for less than a lease, nobody is taken for dead by silence:
-    a broker that was away takes nothing from workers that could not renew meanwhile.
+    After a reconnect or a failure to connect, and while the server has been up for less than a lease, nobody is taken
+    for dead by silence: a broker that was away takes nothing from workers that could not renew meanwhile.
     """
 
     def __init__(
@@ -37,7 +39,8 @@ class RedisKeeper:
         self.lease = lease
         self._timeout = timeout
         self._line = Line(pool, opened=self._be_patient)
-        self._opened = False
+        # Whether this is not the first line, or the first could not be had.
+        self._tried = False
         self._subscribed: Connection | None = None
         self._judge_from = 0.0
 
@@ -48,7 +51,7 @@ class RedisKeeper:
         for keys in self._queues:
             for level in reversed(range(keys.levels)):
                 names = [keys.delayed(level), keys.stream(level)]
-                moved, wait = await self._line.talk(
+                moved, wait = await self._talk(
                     lambda connection, names=names: promote.run(connection, names, [limit], timeout=self._timeout)
                 )
                 if moved:
@@ -66,7 +69,7 @@ class RedisKeeper:
             more = True
             while more and total < limit:
                 room = min(limit - total, _MAX)
-                given, vanished, more, *gone = await self._line.talk(
+                given, vanished, more, *gone = await self._talk(
                     lambda line, keys=keys, room=room: self._reclaim(line, keys, room, dead or "", why, most)
                 )
                 total += given
@@ -117,6 +120,14 @@ class RedisKeeper:
         except BrokerError:
             await trio.lowlevel.checkpoint()
 
+    async def _talk(self, conversation: Conversation[T]) -> T:
+        try:
+            return await self._line.talk(conversation)
+        except BrokerUnavailable:
+            # Others may have met the same: see `_be_patient`.
+            self._tried = True
+            raise
+
     async def _be_patient(self, connection: Connection) -> None:
         """Put judging by silence off where leases may have lapsed through no fault of their owners."""
         try:
@@ -124,9 +135,9 @@ class RedisKeeper:
             uptime = float(info["uptime_in_seconds"])
         except (BrokerError, KeyError, ValueError):
             uptime = 0.0
-        if self._opened or uptime < self.lease:
+        if self._tried or uptime < self.lease:
             self._judge_from = trio.current_time() + self.lease
-        self._opened = True
+        self._tried = True
 
     def close(self) -> None:
         """Close both connections at once."""
