@@ -36,7 +36,7 @@ bench-peers: $(VENV)/ready-to-bench ## measure Chicory beside other task queues,
 
 faults: $(VENV)/ready-to-test ## kill, freeze and cut things, and count that nothing is lost; QUICK=1 has the short forms
 	.ci/need-server
-	FAULTS_TABLE=$(if $(QUICK),-,docs/faults.md) $(BIN)/python -m pytest tests/faults tests/contract/test_model.py tests/unit/test_fleet.py tests/rabbitmq/test_crashes.py -m "$(if $(QUICK),not long,long or not long)" -o faulthandler_timeout=900 $(ARGS)
+	FAULTS_TABLE=$(if $(QUICK),-,docs/faults.md) $(BIN)/python -m pytest tests/faults tests/simulation tests/contract/test_model.py tests/unit/test_fleet.py tests/rabbitmq/test_crashes.py -m "$(if $(QUICK),not long,long or not long)" -o faulthandler_timeout=900 $(ARGS)
 
 planted: $(VENV)/ready-to-test ## put known bugs into a copy of the source, one by one, and see that a test fails by each
 	.ci/need-server

@@ -129,7 +129,7 @@ class Scheduler:
             await self._wake.wait()
 
     async def _keep_on(self, keeper: Keeper) -> None:
-        """Keep for good: another keeper would not know of an outage, and take for dead who could not renew meanwhile."""
+        """Keep for good: a new keeper would not know of an outage, and take for dead who could not renew meanwhile."""
         while True:
             try:
                 await self._keep(keeper)

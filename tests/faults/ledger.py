@@ -1,8 +1,4 @@
-"""What was sent, what ran and what was done to it; and the verdict over all three.
-
-Runs and faults are told by one clock, CLOCK_BOOTTIME, so that "it was in flight at the fault" is computed and not
-judged.
-"""
+"""What was sent, what ran and what was done to it, told by one clock, CLOCK_BOOTTIME."""
 
 import bisect
 import math
@@ -13,61 +9,17 @@ from itertools import chain
 
 import attrs
 
+from chicory.testing.simulation.verdict import Fault, Run, judge
 from tests.faults.figures import Figures
 
 # An observed death is seen a little after it; a run is only certain to have gone on until this long before.
 DEATH_SEEN_WITHIN = 0.25
 # What each page of any ledger came to when it was closed last, by the ledger's path and where the page begins.
 CLOSED = {}
-# Seconds from the end of a run until its acknowledgement has surely reached a broker that answers.
-SETTLED_WITHIN = 1.0
 
 
 def boottime():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@attrs.frozen
-class Fault:
-    """What was done from *at* until *until* to process *pid*, or to all of them when that is None."""
-
-    what: str
-    at: float
-    until: float
-    pid: int | None = None
-
-    def meets(self, run):
-        """Whether *run* was in flight at the fault: started, and perhaps not yet settled."""
-        concerned = self.pid is None or self.pid == run.pid
-        return concerned and run.start <= self.until and run.end + SETTLED_WITHIN >= self.at
-
-
-@attrs.define
-class Run:
-    id: str
-    count: int
-    pid: int
-    start: float
-    unix: float
-    end: float = math.inf
-    how: str = ""  # "end", "cut", or "" when its process died or it still runs
-
-
-@attrs.frozen
-class Verdict:
-    """*repeated*: ended and run again, by no fault that would explain it.  *interrupted*: cut or killed by no fault."""
-
-    lost: set
-    phantom: set
-    early: set
-    overlapping: set
-    repeated: set
-    interrupted: set
-    unsettled: set
-    unknown_results: set
-
-    def clean(self):
-        return not any(attrs.astuple(self, recurse=False))
 
 
 class Ledger:
@@ -212,39 +164,13 @@ class Ledger:
 
         once: ids of what may be lost and may never run twice.
         """
-        runs = self.runs()
-        by_id = defaultdict(list)
-        for run in runs:
-            by_id[run.id].append(run)
-        ended = {run.id for run in runs if run.how == "end"}
-        finished = ended | set(dead)
-        return Verdict(
-            lost=self.acked - finished - set(queued) - set(once),
-            phantom=set(by_id) - set(self.sent),
-            # A millisecond for the rounding of the due time on its way.
-            early={run.id for run in runs if run.unix < self.sent.get(run.id, 0.0) - 0.001},
-            overlapping={task for task, of in by_id.items() if any(_overlap(a, b) for a, b in _pairs(of))},
-            repeated={
-                task
-                for task, of in by_id.items()
-                if any(task in once or self._unexplained(run, "end") for run in of[:-1])
-            },
-            interrupted={
-                run.id
-                for run in runs
-                if run.id not in dead and (self._unexplained(run, "cut") or self._unexplained(run, ""))
-            },
-            unsettled=finished & set(queued),
-            unknown_results=set() if results is None else (ended & self.acked) - set(dead) - set(results) - set(once),
+        return judge(
+            self.runs(),
+            self.faults,
+            sent=self.sent,
+            acked=self.acked,
+            dead=dead,
+            queued=queued,
+            results=results,
+            once=once,
         )
-
-    def _unexplained(self, run, how):
-        return run.how == how and run.end < math.inf and not any(fault.meets(run) for fault in self.faults)
-
-
-def _pairs(runs):
-    return [(a, b) for i, a in enumerate(runs) for b in runs[i + 1 :]]
-
-
-def _overlap(a, b):
-    return a.start < b.end and b.start < a.end

@@ -1,0 +1,25 @@
+"""What happened in a simulation, in order."""
+
+from hashlib import blake2b
+from typing import final
+
+import trio
+
+
+@final
+class Trace:
+    """Facts, with the virtual second of each and the process it happened to."""
+
+    def __init__(self) -> None:
+        self._facts: list[tuple[float, str, str]] = []
+
+    def note(self, who: object, what: str) -> None:
+        """*what* has happened to *who*, now."""
+        self._facts.append((trio.current_time(), str(who), what))
+
+    def digest(self) -> str:
+        """The same for the same facts in the same order at the same times."""
+        return blake2b(str(self).encode(), digest_size=8).hexdigest()
+
+    def __str__(self) -> str:
+        return "\n".join(f"{at:9.3f} {who:9} {what}" for at, who, what in self._facts)
