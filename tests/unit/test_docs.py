@@ -147,7 +147,7 @@ def test_the_tests_on_the_page_about_testing_pass(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=stripped())
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 def stripped():

@@ -6,22 +6,21 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-# There is no public way to it; hypothesis and pytest-trio go the same one.
-_run: Any = importlib.import_module("trio._core._run")
-
 
 @contextmanager
 def rolled(seed: int) -> Generator[None]:
     """While the block lasts, a trio run in this thread goes the same way each time; afterwards all is as before."""
+    # There is no public way to it; hypothesis and pytest-trio go the same one.
+    run: Any = importlib.import_module("trio._core._run")
     before = random.getstate()
-    turns, ordered = _run._r.getstate(), _run._ALLOW_DETERMINISTIC_SCHEDULING
+    turns, ordered = run._r.getstate(), run._ALLOW_DETERMINISTIC_SCHEDULING
     random.seed(seed)
-    _run._r.seed(seed)
+    run._r.seed(seed)
     # Else a batch of tasks would be shuffled as sets order them, which is by address.
-    _run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    run._ALLOW_DETERMINISTIC_SCHEDULING = True
     try:
         yield
     finally:
         random.setstate(before)
-        _run._r.setstate(turns)
-        _run._ALLOW_DETERMINISTIC_SCHEDULING = ordered
+        run._r.setstate(turns)
+        run._ALLOW_DETERMINISTIC_SCHEDULING = ordered

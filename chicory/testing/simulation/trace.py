@@ -1,5 +1,8 @@
 """What happened in a simulation, in order."""
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import final
 
@@ -23,3 +26,15 @@ class Trace:
 
     def __str__(self) -> str:
         return "\n".join(f"{at:9.3f} {who:9} {what}" for at, who, what in self._facts)
+
+
+@contextmanager
+def silence() -> Generator[None]:
+    """While the block lasts, nothing is logged: in a simulation something goes wrong all the time."""
+    log = logging.getLogger("chicory")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

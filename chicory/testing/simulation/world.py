@@ -1,8 +1,6 @@
 """One simulation: real workers and schedulers on virtual time, the mishaps of a plan, and what is wrong afterwards."""
 
-import logging
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast, final
 
@@ -27,7 +25,7 @@ from chicory.testing.simulation.fleet import Fleet
 from chicory.testing.simulation.line import ANSWER_WITHIN, Line, Read
 from chicory.testing.simulation.plan import HITS, Job, Plan
 from chicory.testing.simulation.process import Gates, current_process
-from chicory.testing.simulation.trace import Trace
+from chicory.testing.simulation.trace import Trace, silence
 from chicory.testing.simulation.verdict import Run
 from chicory.types import BrokerType, DeliveryMode, TaskMessage
 
@@ -57,7 +55,7 @@ class Report:
 
 def perform(plan: Plan) -> Report:
     """Perform *plan*; the same plan goes the same way each time."""
-    with rolled(plan.seed), _silence(), asking(_now):
+    with rolled(plan.seed), silence(), asking(_now):
         clock = MockClock(autojump_threshold=0)
         return trio.run(World(plan).perform, clock=clock, instruments=[Gates()])
 
@@ -233,15 +231,3 @@ def calm_at(plan: Plan) -> float:
 
 def _now() -> float:
     return EPOCH + trio.current_time()
-
-
-@contextmanager
-def _silence() -> Generator[None]:
-    """The trace says it all."""
-    log = logging.getLogger("chicory")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
