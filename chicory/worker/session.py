@@ -399,7 +399,13 @@ class Session:
             message = delivery.message
             assert isinstance(message, TaskMessage)
             self.holdings.held[ours.receipt] = ours
+            if self._cancelled and message.id in self._cancelled:
+                self.holdings.running -= 1
+                self._conclude(ours, plan.policy_of(message), _UNSTARTED)
+                continue
             runner.start(Started(self._run(ours, message, plan, now), ours, message, now))
+        # Where one has not become a run, there is room for another.
+        self._start()
 
     async def _acknowledged(self, deliveries: list[Delivery]) -> list[Delivery | None]:
         while True:

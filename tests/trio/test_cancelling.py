@@ -9,6 +9,7 @@ from chicory import DeliveryMode, RetryPolicy, TaskCancelled, TaskContext, TaskS
 from chicory.app import Chicory
 from chicory.backends.memory import MemoryBackend
 from chicory.brokers.memory import MemoryBroker
+from chicory.brokers.memory.consumer import MemoryConsumer
 from chicory.errors import UsageError
 from chicory.result import AsyncResult
 from chicory.testing import running_worker
@@ -212,6 +213,31 @@ async def test_at_most_once_is_cancelled_too(autojump_clock, app, books):
         await worker.settled(2)
 
     assert [await queued.state(), await running.state()] == [TaskState.CANCELLED] * 2
+
+
+async def test_at_most_once_is_not_started_when_it_is_cancelled_while_it_is_acknowledged(
+    autojump_clock, app, books, monkeypatch
+):
+    ran = []
+
+    @app.task(delivery_mode=DeliveryMode.AT_MOST_ONCE)
+    async def note(word: str) -> None:
+        ran.append(word)
+
+    async def slowly(consumer, deliveries):
+        await trio.sleep(5)
+        return await acknowledge(consumer, deliveries)
+
+    acknowledge = MemoryConsumer.acknowledge
+    monkeypatch.setattr(MemoryConsumer, "acknowledge", slowly)
+    async with running_worker(app, concurrency=1, prefetch=1) as worker:
+        first, second = await note.delay("one"), await note.delay("two")
+        await worker.busy()
+        assert await first.cancel()
+        await second.get()
+
+        assert await first.state() is TaskState.CANCELLED
+    assert ran == ["two"]
 
 
 async def test_what_is_finished_cannot_be_cancelled(autojump_clock, app, books):
