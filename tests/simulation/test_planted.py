@@ -3,7 +3,9 @@
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
+from chicory.backends.base import StoredRecord
 from chicory.brokers.memory.places import Places
 from chicory.brokers.memory.store import Store
 from chicory.outcome import Dead, Done, Failed
@@ -17,6 +19,7 @@ from chicory.worker import lease, session
 from chicory.worker.fetch import Fetcher
 from chicory.worker.lease import Fence, LeaseKeeper
 from chicory.worker.plan import Plan as TaskPlan
+from chicory.worker.settle import Settler
 
 promote, put_back, renew_once = Places.promote, Places.put_back, LeaseKeeper._renew_once
 
@@ -32,6 +35,12 @@ async def trust_a_lease_that_nobody_renewed(keeper):
     await renew_once(keeper)
     keeper._renewed = keeper._clock()
     return True
+
+
+async def settle_before_storing(settler, batch):
+    held = await settler._consumer.settle([replace(one, record=None) for one in batch])
+    await settler._backend.store([StoredRecord(one.delivery.message.id, one.record) for one in batch])
+    return held
 
 
 def put_back_uncharged(places, entry, road, *, charged, cause):
@@ -55,6 +64,11 @@ PLANTED = {
         (TaskPlan, "mode_of", lambda plan, message: DeliveryMode.AT_MOST_ONCE),
         Plan(seed=0, jobs=some(6, steps=(20.0,)), mishaps=(CRASH,)),
         "lost",
+    ),
+    "acknowledged before its result is stored": (
+        (Settler, "_write", settle_before_storing),
+        Plan(seed=0, joined=False, jobs=some(3), mishaps=(Mishap("die before", 0, 0.0, command="store"),)),
+        "its result is",
     ),
     "promoted early": (
         (Places, "promote", lambda places, now, limit: promote(places, now + 1.0, limit)),
@@ -104,7 +118,7 @@ def test_a_promise_that_is_broken_is_told(planted, monkeypatch):
     monkeypatch.setattr(world, "DONE_WITHIN", 200.0)
     # Some go on dying until the time is over.
     monkeypatch.setattr(fleet, "REPLACED_AFTER", 5.0)
-    assert [report.wrongs for report in reports(plan)] == [[]] * 8
+    assert not any(report.wrongs for report in reports(plan))
 
     monkeypatch.setattr(*change)
 

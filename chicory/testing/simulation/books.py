@@ -11,10 +11,13 @@ from typing import Any, assert_never, final
 from chicory.brokers.base import Settlement
 from chicory.outcome import Dead, Done, Failed, Release, RetryIn
 from chicory.testing.simulation.verdict import Fault, Run, judge
-from chicory.types import ResultRecord, TaskMessage, TaskState
+from chicory.types import Failure, ResultRecord, TaskMessage, TaskState
 
 # What may cost a worker its lease, or a run its worker.
 HARM = ("crash", "vanish", "die before", "die after", "poison", "leave", "stop", "pause", "cut", "deafen")
+
+
+_CANCELLED = Failed(Failure("TaskCancelled", "somebody cancelled it"), TaskState.CANCELLED)
 
 
 @final
@@ -32,6 +35,7 @@ class Books:
         self._dead: dict[str, str] = {}
         self._finals: defaultdict[str, list[Done | Failed | Dead]] = defaultdict(list)
         self._alive: Counter[int] = Counter()
+        self._cancelled: set[str] = set()
 
     def send(self, message: TaskMessage, due: float, *, once: bool) -> None:
         """*message* is about to be published, to be due then."""
@@ -43,10 +47,16 @@ class Books:
         """The broker surely has it."""
         self._acked.add(attempt(message))
 
+    def cancel(self, task: str) -> None:
+        """The broker has taken note that it is cancelled, or was finished before."""
+        self._cancelled.add(task)
+
     def begin(self, message: TaskMessage, count: int, pid: int, now: float) -> Run:
         """A run starts."""
         run = Run(attempt(message), count, pid, now, now, settled=math.inf)
         self.runs.append(run)
+        if message.id in self._cancelled:
+            self.wrongs.append(f"{run.id}: started although it is cancelled")
         self._alive[pid] += 1
         if self._alive[pid] > self._concurrency:
             self.wrongs.append(f"{run.id}: process {pid} runs {self._alive[pid]} tasks at once")
@@ -77,9 +87,11 @@ class Books:
             for fault in self.faults
         )
 
-    def settled(self, settlement: Settlement, now: float) -> None:
-        """The broker has carried *settlement* out."""
+    def settled(self, settlement: Settlement, now: float, *, cancelled: bool) -> None:
+        """The broker has carried *settlement* out; *cancelled*: and this was the end of a cancelled task."""
         message, outcome = settlement.delivery.message, settlement.outcome
+        if cancelled and not isinstance(outcome, Release):
+            outcome = _CANCELLED
         assert isinstance(message, TaskMessage)
         for run in self.runs:
             if run.id == attempt(message) and run.count == settlement.delivery.count:
@@ -106,13 +118,19 @@ class Books:
         """How many tasks are over without a word: at most once, and their worker died."""
         return sum(1 for one in self._once if one in self._acked and not self._finals[task_of(one)])
 
+    def _ended(self, task: str, value: object) -> bool:
+        """Whether a run of the task has returned *value*: each returns its number."""
+        return isinstance(value, int) and any(
+            number == value and run.how == "end" and task_of(run.id) == task for number, run in enumerate(self.runs, 1)
+        )
+
     def _excused(self, one: str) -> bool:
         """Whether the worker of its last run, in which it is alone, died of something else than a task."""
         last = [run for run in self.runs if run.id == one][-1]
         return any(fault.what in HARM and fault.what != "poison" and fault.meets(last) for fault in self.faults)
 
-    def judge(self, results: Mapping[str, ResultRecord], poison: Collection[str]) -> None:
-        """Find what is wrong, when all is done."""
+    def judge(self, results: Mapping[str, ResultRecord], poison: Collection[str], *, fenced: bool) -> None:
+        """Find what is wrong, when all is done.  fenced: of several ends of a task, only what was settled is stored."""
         harms = sum(fault.what in HARM for fault in self.faults)
         succeeded = {
             one
@@ -138,7 +156,9 @@ class Books:
         for task, finals in self._finals.items():
             if len(finals) > 1:
                 self.wrongs.append(f"{task}: finished {len(finals)} times")
-            self.wrongs += _false_results(task, finals[-1], results.get(task))
+            found = results.get(task)
+            if fenced or found is None or not self._ended(task, found.value):
+                self.wrongs += _false_results(task, finals[-1], found)
 
 
 def attempt(message: TaskMessage) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
-from chicory.brokers.base import Consumer, Delivery, Keeper, Settlement
+from chicory.brokers.base import CancellingConsumer, Consumer, Delivery, Keeper, Settlement
 from chicory.brokers.memory import MemoryBroker
 from chicory.errors import BrokerUnavailable, PublishUnknown
 from chicory.testing.simulation.line import Line, Read
@@ -28,8 +28,8 @@ class Network(Protocol):
         """Have the broker serve *read*."""
         ...
 
-    def settled(self, settlement: Settlement) -> None:
-        """It was carried out."""
+    def settled(self, settlement: Settlement, *, cancelled: bool) -> None:
+        """It was carried out; *cancelled*: its task is, so that was the end of it whatever it said."""
         ...
 
     def reclaimed(self, consumer: str) -> None:
@@ -146,16 +146,26 @@ class _SimConsumer:
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         async def apply() -> Sequence[bool]:
             fresh = [one for one in settlements if one.delivery.receipt not in self._settled]
+            cancelled = set(self.cancelled)
             for one, held in zip(fresh, await self._consumer.settle(fresh), strict=True):
                 self._settled[one.delivery.receipt] = held
                 if held:
-                    self._network.settled(one)
+                    self._network.settled(one, cancelled=_task_id(one) in cancelled)
             return [self._settled[one.delivery.receipt] for one in settlements]
 
         held = await self._line.call("settle", apply)
         for one in settlements:
             del self._settled[one.delivery.receipt]
         return held
+
+    @property
+    def cancelled(self) -> Collection[str]:
+        assert isinstance(self._consumer, CancellingConsumer)
+        return self._consumer.cancelled
+
+    async def heard(self) -> Collection[str]:
+        assert isinstance(self._consumer, CancellingConsumer)
+        return await self._consumer.heard()
 
     async def isolate(self, delivery: Delivery) -> None:
         await self._line.call("isolate", lambda: self._consumer.isolate(delivery))
@@ -204,3 +214,8 @@ class _SimKeeper:
         except BrokerUnavailable:
             self._judge_from = trio.current_time() + self.lease
             raise
+
+
+def _task_id(settlement: Settlement) -> str:
+    message = settlement.delivery.message
+    return message.id if isinstance(message, TaskMessage) else ""

@@ -1,6 +1,7 @@
 """The processes of a simulation, what happens to them, and the supervisor that replaces them."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import final
@@ -142,6 +143,12 @@ class Fleet:
                 await scheduler.run()
         except Exception as error:
             self._books.wrongs.append(f"{process} failed: {error!r}")
+        except BaseExceptionGroup as group:
+            # What it met when it was killed comes with the cancellation of what is left of it, and concerns nobody.
+            cancelled = group.subgroup(trio.Cancelled)
+            if cancelled is None or not process.buried:
+                raise
+            raise cancelled from None
         if not process.dead:
             # It has left, and leaves nothing behind.
             self.kill(process, "end")
@@ -189,7 +196,7 @@ class Fleet:
         self._trace.note("" if place == ALL else place, f"{what} for {lasting:.3f}")
         match what:
             case "cut" | "deafen":
-                self._cut(what, range(PUBLISHER, len(self._lines) - 1) if place == ALL else [place], lasting)
+                self._cut(what, self._all() if place == ALL else [place], lasting)
             case "skew":
                 self._lines[place].skew += lasting
             case _ if self._there[place].dead:
@@ -203,7 +210,11 @@ class Fleet:
             case _:
                 raise ValueError(what)
 
-    def _cut(self, what: str, places: "range | list[int]", lasting: float) -> None:
+    def _all(self) -> Sequence[int]:
+        """Whoever meets it when the broker is away."""
+        return range(PUBLISHER if self._plan.joined else 0, self._plan.workers + self._plan.schedulers)
+
+    def _cut(self, what: str, places: Sequence[int], lasting: float) -> None:
         now = unix_now()
         until = now + lasting + NOTICED
         for place in places:

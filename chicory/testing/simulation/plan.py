@@ -12,7 +12,19 @@ PUBLISHER = -1
 ALL = -2
 
 # What hits one command of a process: the first of this name after its time.
-COMMANDS = ("join", "receive", "settle", "acknowledge", "renew", "reconcile", "isolate", "promote", "reclaim")
+COMMANDS = (
+    "join",
+    "receive",
+    "settle",
+    "acknowledge",
+    "renew",
+    "reconcile",
+    "isolate",
+    "promote",
+    "reclaim",
+    "store",
+    "note",
+)
 HITS = ("lose the request", "lose the reply", "delay the reply", "send twice", "die before", "die after")
 # What happens to a process at an instant.
 STRIKES = ("crash", "vanish", "stop", "pause", "cut", "deafen", "skew")
@@ -31,6 +43,7 @@ class Job:
     at: when it is published.  delay: seconds from then until it is due.  steps: seconds it sleeps for, one after
     another.  failures: how many runs raise before one returns.  once: at most once.
     stubborn: it is not impressed by a cancellation.  poison: it kills its process.
+    cancelled: seconds from *at* until it is cancelled; None is never.
     """
 
     at: float
@@ -40,6 +53,7 @@ class Job:
     once: bool = False
     stubborn: bool = False
     poison: bool = False
+    cancelled: float | None = None
 
 
 @attrs.frozen
@@ -63,6 +77,8 @@ class Plan:
 
     schedulers: processes of their own; with none each worker has one in it.
     supervised: a supervisor tells schedulers at once who is dead, and who lives.
+    joined: results are stored by the broker, with the settling.  Where they are not, it knows an id no longer when its
+    task is finished, so nothing happens to the publisher.
     noted: runs that go on are noted in the backend, for which workers have to look twice a second.
     """
 
@@ -72,6 +88,7 @@ class Plan:
     concurrency: int = 2
     prefetch: int = 0
     supervised: bool = False
+    joined: bool = True
     noted: bool = False
     jobs: tuple[Job, ...] = ()
     mishaps: tuple[Mishap, ...] = ()
@@ -83,7 +100,8 @@ def plan(seed: int) -> Plan:
     workers, schedulers = dice.choice((2, 2, 3)), dice.choice((0, 1, 1, 2))
     # Long tasks, and mishaps that last for longer than a lease: what goes wrong then takes time, so they are few.
     siege = dice.random() < 0.15
-    places = range(PUBLISHER, workers + schedulers)
+    joined = dice.random() < 0.8
+    places = range(PUBLISHER if joined else 0, workers + schedulers)
     return Plan(
         seed=seed,
         workers=workers,
@@ -93,6 +111,7 @@ def plan(seed: int) -> Plan:
         supervised=dice.random() < 0.5,
         jobs=tuple(_job(dice, siege=siege) for _ in range(dice.randint(5, 14))),
         mishaps=tuple(_mishap(dice, places, siege=siege) for _ in range(dice.randint(1, 5))),
+        joined=joined,
         noted=dice.random() < 0.1,
     )
 
@@ -106,9 +125,9 @@ def _mishap(dice: Random, places: range, *, siege: bool) -> Mishap:
         return Mishap(what, place, at, lasting, command)
     if siege:
         what = dice.choice(LASTING)
-        place = ALL if what == "cut" and dice.random() < 0.3 else dice.choice(places[1:])
+        place = ALL if what == "cut" and dice.random() < 0.3 else dice.randrange(places.stop)
         return Mishap(what, place, at, dice.uniform(15.0, 45.0))
-    return Mishap(dice.choice(STRIKES), dice.choice(places[1:]), at, dice.uniform(0.1, 8.0))
+    return Mishap(dice.choice(STRIKES), dice.randrange(places.stop), at, dice.uniform(0.1, 8.0))
 
 
 def _job(dice: Random, *, siege: bool) -> Job:
@@ -125,4 +144,5 @@ def _job(dice: Random, *, siege: bool) -> Job:
         once=kind < 0.15,
         stubborn=0.15 <= kind < 0.3,
         poison=poison,
+        cancelled=dice.uniform(0.0, 15.0) if dice.random() < 0.07 else None,
     )

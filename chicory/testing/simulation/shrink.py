@@ -38,7 +38,7 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
                 yield attrs.evolve(plan, jobs=jobs[:start] + jobs[start + size :])
     for number in range(len(mishaps)):
         yield attrs.evolve(plan, mishaps=mishaps[:number] + mishaps[number + 1 :])
-    for simpler in ({"supervised": False}, {"noted": False}, {"prefetch": 0}, {"concurrency": 1}):
+    for simpler in ({"supervised": False}, {"joined": True}, {"noted": False}, {"prefetch": 0}, {"concurrency": 1}):
         if (other := attrs.evolve(plan, **simpler)) != plan:
             yield other
     for number, job in enumerate(jobs):
@@ -51,7 +51,15 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 
 
 def _simpler(job: Job) -> Iterator[Job]:
-    plain = {"delay": 0.0, "steps": job.steps[-1:], "failures": 0, "once": False, "stubborn": False, "poison": False}
+    plain = {
+        "delay": 0.0,
+        "steps": job.steps[-1:],
+        "failures": 0,
+        "once": False,
+        "stubborn": False,
+        "poison": False,
+        "cancelled": None,
+    }
     for name, value in plain.items():
         if getattr(job, name) != value:
             yield attrs.evolve(job, **{name: value})

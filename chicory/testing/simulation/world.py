@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, cast, final
+from typing import cast, final
 
 import attrs
 import trio
@@ -18,12 +18,13 @@ from chicory.config import ChicoryConfig, WorkerConfig
 from chicory.context import TaskContext
 from chicory.errors import BrokerError
 from chicory.retry import RetryPolicy
+from chicory.testing.simulation.backend import SimBackend
 from chicory.testing.simulation.books import Books
 from chicory.testing.simulation.broker import SimBroker
 from chicory.testing.simulation.dice import rolled
 from chicory.testing.simulation.fleet import Fleet
 from chicory.testing.simulation.line import ANSWER_WITHIN, Line, Read
-from chicory.testing.simulation.plan import HITS, Job, Plan
+from chicory.testing.simulation.plan import HITS, PUBLISHER, Job, Plan
 from chicory.testing.simulation.process import Gates, current_process
 from chicory.testing.simulation.trace import Trace, silence
 from chicory.testing.simulation.verdict import Run
@@ -65,19 +66,6 @@ class JobFailed(Exception):
 
 
 @final
-class _Unnoted:
-    """A backend in which nobody notes that a run goes on."""
-
-    def __init__(self, backend: MemoryBackend) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "note":
-            raise AttributeError(name)
-        return getattr(self._backend, name)
-
-
-@final
 class World:
     """What *plan* is performed in, and the network of its broker."""
 
@@ -89,14 +77,15 @@ class World:
         self._backend = MemoryBackend()
         self._fleet: Fleet | None = None
         self._sending = len(plan.jobs)
+        self._cancelling = sum(job.cancelled is not None for job in plan.jobs)
 
     async def perform(self) -> Report:
         """Live through the plan, and judge."""
         _world.set(self)
         plan, app = self._plan, _app()
         worker = WorkerConfig(concurrency=plan.concurrency, prefetch=plan.prefetch, shutdown_timeout=10.0)
-        backend = self._backend if plan.noted else cast("Backend", _Unnoted(self._backend))
-        with app.connected(self._broker, backend, ChicoryConfig(worker=worker)):
+        backend = SimBackend(self, self._backend, joined=plan.joined, noted=plan.noted)
+        with app.connected(self._broker, cast("Backend", backend), ChicoryConfig(worker=worker)):
             return await self._live(app)
 
     async def _live(self, app: Chicory) -> Report:
@@ -106,13 +95,17 @@ class World:
             fleet.start()
             for number, job in enumerate(plan.jobs):
                 nursery.start_soon(self._send, number, job)
+                nursery.start_soon(self._cancel, number, job)
             await trio.sleep_until(calm_at(plan))
             fleet.calm()
             took = await self._done(fleet)
             await self._judge()
+            # Before what is left of the dead is woken, to be cancelled.
+            report = Report(plan, tuple(self._books.wrongs), self._trace, took)
+            self._trace.close()
             fleet.bury()
             nursery.cancel_scope.cancel()
-        return Report(plan, self._books.wrongs, self._trace, took)
+        return report
 
     # -- the network
 
@@ -126,9 +119,9 @@ class World:
         assert self._fleet is not None
         self._fleet.serve(read)
 
-    def settled(self, settlement: Settlement) -> None:
+    def settled(self, settlement: Settlement, *, cancelled: bool) -> None:
         """See Network."""
-        self._books.settled(settlement, unix_now())
+        self._books.settled(settlement, unix_now(), cancelled=cancelled)
 
     def reclaimed(self, consumer: str) -> None:
         """See Network."""
@@ -150,6 +143,21 @@ class World:
             else:
                 self._books.ack(message)
                 self._sending -= 1
+                return
+
+    async def _cancel(self, number: int, job: Job) -> None:
+        if job.cancelled is None:
+            return
+        await trio.sleep_until(job.at + job.cancelled)
+        while True:
+            try:
+                self._trace.note(PUBLISHER, f"cancel j{number}")
+                if await self._broker.cancel(f"j{number}"):
+                    self._books.cancel(f"j{number}")
+            except BrokerError:
+                await trio.sleep(1.0)
+            else:
+                self._cancelling -= 1
                 return
 
     async def work(self, context: TaskContext, number: int) -> int:
@@ -188,7 +196,9 @@ class World:
         began = trio.current_time()
         while True:
             sizes = await self._broker.get_queue_sizes(QUEUE)
-            left = self._sending or sizes.ready or sizes.delayed or sizes.delivered or self._books.busy
+            left = (
+                self._sending or self._cancelling or sizes.ready or sizes.delayed or sizes.delivered or self._books.busy
+            )
             took = trio.current_time() - began
             if not left and fleet.whole:
                 return took
@@ -200,7 +210,8 @@ class World:
     async def _judge(self) -> None:
         jobs = {f"j{number}": job for number, job in enumerate(self._plan.jobs)}
         results = await self._backend.fetch_many(list(jobs))
-        self._books.judge(results, poison=[task for task, job in jobs.items() if job.poison])
+        poison = [task for task, job in jobs.items() if job.poison]
+        self._books.judge(results, poison=poison, fenced=self._plan.joined)
         roads = await self._broker.counters(QUEUE)
         missing = roads["published"] - roads["done"] - roads["failed"] - roads["dead"]
         if missing != self._books.unheard():
@@ -224,7 +235,7 @@ def _app() -> Chicory:
 
 def calm_at(plan: Plan) -> float:
     """The second after which nothing more is sent and nothing more goes wrong."""
-    sent = max((job.at for job in plan.jobs), default=0.0)
+    sent = max((job.at + (job.cancelled or 0.0) for job in plan.jobs), default=0.0)
     ends = [one.at + (ANSWER_WITHIN if one.what in HITS else one.lasting) for one in plan.mishaps]
     return max([sent, *ends])
 
