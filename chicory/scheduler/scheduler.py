@@ -114,7 +114,7 @@ class Scheduler:
                 else:
                     async with keeping as keeper:
                         await self._keep_on(keeper)
-            except (BrokerError, ExceptionGroup) as error:
+            except (BrokerError, BaseExceptionGroup) as error:
                 await self._try_later(error)
 
     async def _leave_it_to_the_broker(self) -> None:
@@ -133,14 +133,18 @@ class Scheduler:
         while True:
             try:
                 await self._keep(keeper)
-            except (BrokerError, ExceptionGroup) as error:
+            except (BrokerError, BaseExceptionGroup) as error:
                 await self._try_later(error)
 
-    async def _try_later(self, error: BrokerError | ExceptionGroup) -> None:
+    async def _try_later(self, error: BrokerError | BaseExceptionGroup[BaseException]) -> None:
         cause = sole(error)
-        if not isinstance(cause, BrokerError):
-            raise error
-        await trio.sleep(self._outage.failed("schedule", cause))
+        if isinstance(cause, BrokerError):
+            await trio.sleep(self._outage.failed("schedule", cause))
+            return
+        if isinstance(error, BaseExceptionGroup) and error.split((BrokerError, trio.Cancelled))[1] is None:
+            # We are stopped in the moment in which the broker fails, so that does not matter any more.
+            await trio.lowlevel.checkpoint()
+        raise error
 
     async def _keep(self, keeper: Keeper) -> None:
         async with trio.open_nursery() as nursery:

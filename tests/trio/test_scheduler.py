@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from chicory.errors import BrokerUnavailable
 from chicory.scheduler.scheduler import Scheduler
@@ -208,6 +209,32 @@ async def test_a_scheduler_outlives_an_outage(autojump_clock, app, books, monkey
         await worker.settled(1)
 
     assert len(ran) == 1
+
+
+async def test_who_is_stopped_while_the_broker_fails_just_stops(autojump_clock, app, monkeypatch):
+    answered = trio.Event()
+
+    class Failing:
+        def __init__(self, keeper):
+            self.keeper, self.lease, self.changed = keeper, keeper.lease, keeper.changed
+
+        async def reclaim(self, limit, **which):
+            await answered.wait()
+            raise BrokerUnavailable("cut")
+
+    @asynccontextmanager
+    async def failing(queues):
+        async with keeper(queues) as found:
+            yield Failing(found)
+
+    keeper = app.broker.keeper
+    monkeypatch.setattr(app.broker, "keeper", failing)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Scheduler(app.broker, ["default"]).run)
+        await trio.testing.wait_all_tasks_blocked()
+        answered.set()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_broker_that_keeps_itself_leaves_nothing_to_wait_for(autojump_clock, app, monkeypatch):
