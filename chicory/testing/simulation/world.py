@@ -18,7 +18,7 @@ from chicory.config import ChicoryConfig, WorkerConfig
 from chicory.context import TaskContext
 from chicory.errors import BrokerError
 from chicory.retry import RetryPolicy
-from chicory.testing.simulation.backend import SimBackend
+from chicory.testing.simulation.backend import NotedBackend, SimBackend
 from chicory.testing.simulation.books import Books
 from chicory.testing.simulation.broker import SimBroker
 from chicory.testing.simulation.dice import rolled
@@ -76,22 +76,23 @@ class World:
         self._broker = SimBroker(self, lease=LEASE)
         self._backend = MemoryBackend()
         self._fleet: Fleet | None = None
+        self._app = _app()
         self._sending = len(plan.jobs)
         self._cancelling = sum(job.cancelled is not None for job in plan.jobs)
 
     async def perform(self) -> Report:
         """Live through the plan, and judge."""
         _world.set(self)
-        plan, app = self._plan, _app()
+        plan = self._plan
         worker = WorkerConfig(concurrency=plan.concurrency, prefetch=plan.prefetch, shutdown_timeout=10.0)
-        backend = SimBackend(self, self._backend, joined=plan.joined, noted=plan.noted)
-        with app.connected(self._broker, cast("Backend", backend), ChicoryConfig(worker=worker)):
-            return await self._live(app)
+        backend = (NotedBackend if plan.noted else SimBackend)(self, self._backend, joined=plan.joined)
+        with self._app.connected(self._broker, cast("Backend", backend), ChicoryConfig(worker=worker)):
+            return await self._live()
 
-    async def _live(self, app: Chicory) -> Report:
+    async def _live(self) -> Report:
         plan = self._plan
         async with trio.open_nursery() as nursery:
-            self._fleet = fleet = Fleet(plan, self._books, self._trace, app, nursery, lease=LEASE)
+            self._fleet = fleet = Fleet(plan, self._books, self._trace, self._app, nursery, lease=LEASE)
             fleet.start()
             for number, job in enumerate(plan.jobs):
                 nursery.start_soon(self._send, number, job)
@@ -135,6 +136,9 @@ class World:
         mode = DeliveryMode.AT_MOST_ONCE if job.once else None
         message = TaskMessage(f"j{number}", name="work", args=[number], queue=QUEUE, delivery_mode=mode)
         self._books.send(message, unix_now() + job.delay, once=job.once)
+        if not self._plan.joined:
+            # As an app does whose backend is elsewhere.
+            await self._backend.expect([message.id])
         while True:
             try:
                 await self._broker.publish(message, delay=job.delay or None)
@@ -152,7 +156,7 @@ class World:
         while True:
             try:
                 self._trace.note(PUBLISHER, f"cancel j{number}")
-                if await self._broker.cancel(f"j{number}"):
+                if await self._app.cancel(f"j{number}"):
                     self._books.cancel(f"j{number}")
             except BrokerError:
                 await trio.sleep(1.0)
