@@ -91,7 +91,7 @@ def main(
     written.write_text(page(book, everyone, [f"{pictures.name}/{plot}" for plot in plots]))
     if into is not None:
         into.write_text(readme(into.read_text(), book, everyone))
-    click.echo(f"\n{results}, {written} and {len(plots)} pictures in {pictures} are written.")
+    click.echo(f"\n{written} and {len(plots)} pictures in {pictures} are written; the figures are in {results}.")
     for found in verdicts(book, everyone):
         which = metric(found.aim.workload, found.aim.metric)
         state = {True: "met", False: "MISSED", None: "not known"}[found.met]

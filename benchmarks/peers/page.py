@@ -30,7 +30,7 @@ def page(book: Book, peers: Sequence[Peer], plots: Sequence[str] = ()) -> str:
         _OPENING,
         _conditions(book),
         *[f"![{plot}]({plot})" for plot in plots],
-        f"{_AIMED}\n\n{_aims(book, peers)}",
+        *([f"{_AIMED}\n\n{_aims(book, peers)}"] if book.runs else []),
         *[_workload(book, workload, peers) for workload in WORKLOADS.values() if _runs(book, workload)],
         "## How each was set up\n\n" + "\n\n".join(_settings(book, peer) for peer in peers),
     ]
@@ -89,7 +89,7 @@ def _runs(book: Book, workload: Workload) -> bool:
 
 
 def _conditions(book: Book) -> str:
-    rounds = _count(len({run.slot.round for run in book.runs}))
+    rounds = _count(len({run.slot.round for run in book.runs})) if book.runs else "Not run yet"
     lines = [f"- {key}: {value}" for key, value in book.about.items()]
     return "\n".join([*lines, f"- {rounds.lower()}; a dash is what there is no figure for"])
 

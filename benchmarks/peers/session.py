@@ -177,7 +177,7 @@ class Session:
         except subprocess.TimeoutExpired as error:
             raise Failed(f"{what}: not done within {_PRODUCING:g} s") from error
         if done.returncode or not done.stdout:
-            raise Failed(f"{what}: {(done.stderr.splitlines() or ['no word why'])[-1]}")
+            raise Failed(f"{what}: {(done.stderr.splitlines() or [f'exit code {done.returncode}, no word why'])[-1]}")
         return json.loads(done.stdout.splitlines()[-1])
 
     def _last_words(self) -> str:

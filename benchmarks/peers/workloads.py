@@ -24,7 +24,7 @@ from benchmarks.server import Server
 from examples.node import Node
 
 # A run fills about so many seconds, and gets so many at most.
-SECONDS = 3.0
+SECONDS = 2.0
 CAP = 45.0
 
 SLEEPS = 20_000
@@ -285,7 +285,11 @@ def _held(stage: Stage, workload: Workload, peer: Peer, count: int) -> Generator
         yield run
 
 
-_RATE = (Metric("rate", "tasks per second", "/s"), Metric("lost", "not run", ""), Metric("twice", "run twice", ""))
+_RATE = (
+    Metric("rate", "tasks per second", "/s"),
+    Metric("lost", "not run", "", less=True),
+    Metric("twice", "run twice", "", less=True),
+)
 _SENT = (Metric("rate", "sent per second", "/s"),)
 
 WORKLOADS = {

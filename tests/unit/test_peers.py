@@ -276,6 +276,21 @@ def test_the_readme_gets_the_aims_between_its_marks():
     assert readme(told, measured, PEERS) == told
 
 
+def test_the_readme_has_the_marks():
+    text = (PROGRAMS.parents[2] / "README.md").read_text()
+    measured = book((("noop1", OURS, 0, "celery"), {"rate": 300.0}), (("noop1", "celery", 0), {"rate": 10.0}))
+    measured.about.update(cores="2", python="CPython", server="Redis")
+
+    assert "| 30 | ≥ 15 × | met |" in readme(text, measured, PEERS)
+
+
+def test_a_page_of_nothing_says_so():
+    text = page(book(), PEERS)
+
+    assert "not run yet" in text
+    assert "aimed" not in text
+
+
 def test_a_readme_without_marks_is_refused():
     with pytest.raises(ValueError, match="no <!-- peers -->"):
         readme("nothing", book(), PEERS)
