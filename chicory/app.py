@@ -17,7 +17,7 @@ from chicory.batches import batches, note_published
 from chicory.brokers.base import CancellingBroker
 from chicory.callers import check_caller
 from chicory.carried import Carried
-from chicory.conditions import TaskSettings, check_flavor
+from chicory.conditions import TaskSettings, check_flavor, check_mode, check_policy, check_validation
 from chicory.config import ChicoryConfig, RabbitMQBrokerConfig, RedisBrokerConfig, evolve, load_config
 from chicory.context import TaskContext
 from chicory.drivers import backend_at, broker_of, open_backend, open_broker
@@ -44,7 +44,7 @@ from chicory.types import (
     ValidationMode,
 )
 from chicory.unique import Unique
-from chicory.wire import pack_record
+from chicory.wire import check_name, pack_record
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -126,9 +126,9 @@ class Chicory:
         name: str | None = None,
     ) -> None:
         self.name = name
-        self.delivery_mode = DeliveryMode(delivery_mode)
-        self.validation_mode = ValidationMode(validation_mode)
-        self.retry_policy = retry_policy or RetryPolicy()
+        self.delivery_mode = check_mode(delivery_mode)
+        self.validation_mode = check_validation(validation_mode)
+        self.retry_policy = check_policy(retry_policy) or RetryPolicy()
         self.flavor: Flavor = check_flavor(flavor)
         self.lifespans = lifespans_of(lifespan, self.flavor)
         # None where there are none, so that asking costs nothing.
@@ -138,6 +138,7 @@ class Chicory:
         self._on_send: tuple[Middleware, ...] = ()
         # Around each run of a task, for workers; see `on_run`.
         self.run_middleware: tuple[Middleware, ...] = ()
+        _check_ends(broker, backend, config)
         self._said = _with_backend(_with_broker(config or ChicoryConfig(), broker), backend)
         self._given_broker = None if broker is None or isinstance(broker, BrokerType | str) else broker
         self._given_backend = None if backend is None or isinstance(backend, BackendType | str) else backend
@@ -229,6 +230,7 @@ class Chicory:
 
         Where another with the same unique key is there, nothing is sent; what is returned has the id of that one.
         """
+        _check_messages([message])
         if not self._on_send:
             return await self._publish(message, delay)
         (sent,) = await send_through(self._on_send, [message], lambda made: self._publish_one(made, delay))
@@ -271,6 +273,7 @@ class Chicory:
         return results
 
     async def _send_batch(self, messages: Sequence[TaskMessage]) -> Sequence[TaskMessage]:
+        _check_messages(messages)
         if self._on_send:
             return await send_through(self._on_send, messages, self._publish_batch)
         return await self._publish_batch(messages)
@@ -532,7 +535,7 @@ class Chicory:
                 f"{function.__qualname__} is a method, and no message carries the object it belongs to; make the task"
                 " a function, and give it what it needs"
             )
-        name = name or default_name(function)
+        name = default_name(function) if name is None else check_name(name)
         if name in self._tasks:
             raise DuplicateTaskError(name, _place(self._tasks[name].function), _place(function))
         task: Task[..., Any] = named(AsyncTask, name)(self, function, name, settings)
@@ -563,6 +566,12 @@ class Chicory:
         return f"<Chicory {self.name or 'app'}: {len(self._tasks)} tasks>"
 
 
+def _check_messages(messages: Sequence[object]) -> None:
+    for one in messages:
+        if not isinstance(one, TaskMessage):
+            raise UsageError(f"what is published is a TaskMessage, as task.message(...) makes one, not {one!r:.80}")
+
+
 def _joined(broker: "Broker", backend: "Backend | None") -> "tuple[Broker, Backend | None, bool]":
     """Both, and whether the broker stores the results."""
     if backend is None:
@@ -579,6 +588,16 @@ def _joined(broker: "Broker", backend: "Backend | None") -> "tuple[Broker, Backe
 async def _reopen(backend: "Notable", task_id: str) -> None:
     check_caller(backend)
     await backend.reopen(task_id)
+
+
+def _check_ends(broker: object, backend: object, config: object) -> None:
+    # Of what is wrong only the type is named: it may have a password in it.
+    if not (broker is None or isinstance(broker, BrokerType | str) or hasattr(broker, "publish")):
+        raise UsageError(f"broker must be a BrokerType, a URL or a broker, not a {type(broker).__name__}")
+    if not (backend is None or isinstance(backend, BackendType | str) or hasattr(backend, "fetch")):
+        raise UsageError(f"backend must be a BackendType, a URL or a backend, not a {type(backend).__name__}")
+    if not (config is None or isinstance(config, ChicoryConfig)):
+        raise UsageError(f"config must be a ChicoryConfig, not a {type(config).__name__}; load_config() reads a file")
 
 
 def _with_broker(said: ChicoryConfig, broker: "BrokerType | str | Broker | None") -> ChicoryConfig:

@@ -8,10 +8,15 @@ MAX_DELAY = 100 * 365.25 * 86400
 
 def check_delay(delay: float) -> float:
     """*delay* in seconds, when a broker can keep it; else DelayError."""
-    # Written so that NaN, which compares false with everything, is refused too.
-    if not 0 <= delay <= MAX_DELAY:
-        raise DelayError(f"a delay of {delay} s is out of range; it must be a number from 0 to {MAX_DELAY:.0f} seconds")
-    return float(delay)
+    try:
+        # Written so that NaN, which compares false with everything, is refused too.
+        if 0 <= delay <= MAX_DELAY:
+            return float(delay)
+    except TypeError:
+        raise DelayError(f"a delay is a number of seconds or a timedelta, not {delay!r:.80}") from None
+    raise DelayError(
+        f"a delay of {delay!s:.80} s is out of range; it must be a number from 0 to {MAX_DELAY:.0f} seconds"
+    )
 
 
 def bounded(delay: float) -> float:

@@ -82,9 +82,13 @@ class DuplicateTaskError(UsageError):
 
     def __init__(self, name: str, first: str, second: str) -> None:
         self.name = name
-        super().__init__(
-            f"task {name!r} is registered twice, by {first} and by {second}; give one of them @app.task(name=...)"
-        )
+        why = f"by {first} and by {second}; give one of them @app.task(name=...)"
+        if first == second:
+            why = (
+                f"by {first} each time; was its module reloaded, or imported under two names? Begin a new process, or"
+                " give each that a loop makes @app.task(name=...)"
+            )
+        super().__init__(f"task {name!r} is registered twice, {why}")
 
 
 class ScheduleError(UsageError):

@@ -1,7 +1,7 @@
 """When a failed task is tried again, and after how long.  Pure."""
 
-import math
 import re
+import sys
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Any, cast
@@ -28,12 +28,12 @@ class Backoff(StrEnum):
 
 
 def _at_least_0(_: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
         _refuse(attribute, "a number of seconds from 0", value)
 
 
 def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
-    if value is not None and (type(value) not in (int, float) or not 0 < value < math.inf):
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= sys.float_info.max):
         _refuse(attribute, "a positive number of seconds", value)
 
 

@@ -27,12 +27,13 @@ class Task(RemoteTask[P, R]):
     """A function that workers run.  Calling it runs it here; `delay` and `send` publish it."""
 
     def __init__(self, app: "Chicory", function: Callable[..., Any], name: str, settings: TaskSettings) -> None:
+        _check_signature(function, name)
         # First, because it copies the function's own attributes, and those must not win.
         functools.update_wrapper(cast("Callable[..., Any]", self), function)
         super().__init__(app, name, settings)
         _refuse_generators(function, name)
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
         self.flavor: Flavor | None = _flavor(app, name, settings, is_async=self.is_async)
         self.takes_context = _takes_context(function, name)
         self.shape = Shape(function, skip=int(self.takes_context))
@@ -80,6 +81,8 @@ class SyncTask(Task[P, R]):
 
 def default_name(function: Callable[..., Any]) -> str:
     """`module.function`; a script that is run by itself is called as a worker would import it."""
+    if not hasattr(function, "__qualname__"):
+        raise UsageError(f"a {type(function).__name__} has no name of its own; give it one: app.task(name=...)(...)")
     return dotted(function).replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
@@ -91,6 +94,15 @@ def is_method(function: Callable[..., Any]) -> bool:
     if not home or home.endswith("<locals>"):
         return False
     return next(iter(inspect.signature(function).parameters), "") in ("self", "cls")
+
+
+def _check_signature(function: Callable[..., Any], name: str) -> None:
+    try:
+        inspect.signature(function)
+    except ValueError:
+        raise UsageError(
+            f"task {name!r}: Python does not tell what arguments {function!r:.80} takes; call it in a function of yours"
+        ) from None
 
 
 def _refuse_generators(function: Callable[..., Any], name: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from chicory.errors import UsageError
 from chicory.ids import new_id
 from chicory.retry import RetryPolicy
 
@@ -174,7 +175,10 @@ class TaskMessage(_Identified, frozen=True, kw_only=True, repr_omit_defaults=Tru
 
 def timestamp(instant: datetime) -> float:
     """*instant* in unix seconds; a naive one is read as UTC, whatever the host's time zone says."""
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+    try:
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+    except AttributeError:
+        raise UsageError(f"eta and expires must be datetimes, not {instant!r:.80}") from None
 
 
 class Undecodable(msgspec.Struct, frozen=True):

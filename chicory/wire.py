@@ -17,6 +17,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import lru_cache
+from types import UnionType
 from typing import Any, cast
 from uuid import UUID
 
@@ -52,6 +53,23 @@ _decode_value = msgspec.json.Decoder().decode
 # Arguments that need not be counted.
 _FEW = 64
 _LEAVES = frozenset([str, bool, type(None)])
+# What args may be by hand, and what else is found to be wrong only when it cannot be worked with.
+_ROWS = frozenset([list, tuple])
+# Of these nothing is left to be found when they are read.
+_LOOKED_AT = frozenset(["id", "name", "args", "kwargs", "queue", "ignore_result"])
+_KINDS: dict[str, tuple[type | UnionType, str]] = {
+    "id": (str, "a str"),
+    "name": (str, "a str"),
+    "args": (list, "a list"),
+    "kwargs": (dict, "a dict"),
+    "retries": (int, "an int"),
+    "priority": (int | None, "an int or None"),
+    "queue": (str, "a str"),
+    "timeout": (float | int | None, "a float or None"),
+    "headers": (dict, "a dict"),
+    "unique": (str | None, "a str or None"),
+    "unique_window": (float | int | None, "a float or None"),
+}
 # The envelope's own values do not count against a body's limit.
 _ENVELOPE = 2 * len(TaskMessage.__struct_fields__)
 
@@ -61,6 +79,13 @@ def pack(message: TaskMessage) -> bytes:
 
     Raises PayloadError, which names the place, when something cannot travel.
     """
+    try:
+        return _packed(message)
+    except (TypeError, AttributeError) as error:
+        raise PayloadError(f"the message could not be read again: {_complaint(message, error)}") from error
+
+
+def _packed(message: TaskMessage) -> bytes:
     check_id(message.id)
     check_name(message.name)
     check_queue(message.queue)
@@ -74,19 +99,32 @@ def pack(message: TaskMessage) -> bytes:
     if message.timeout is not None and not 0 < message.timeout < math.inf:
         raise PayloadError(f"timeout must be a positive number of seconds, not {message.timeout!r}; None is no limit")
     args, kwargs = message.args, message.kwargs
+    if type(kwargs) is not dict or type(args) not in _ROWS:
+        raise TypeError("args and kwargs are a list and a dict")
     if kwargs or not _are_leaves(args):
         budget = _Budget()
         args = [tag(value, f"args[{index}]", budget) for index, value in enumerate(args)]
         kwargs = cast("dict[str, Any]", tag(kwargs, "kwargs", budget, plain=True))
+    fields = _fields(message, args, kwargs)
     try:
-        body = _canonical(message, args, kwargs)
+        body = _encode(fields)
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         raise PayloadError(f"the message cannot be encoded: {error}") from error
     if len(body) > MAX_BODY:
         raise PayloadError(
             f"the message has {len(body)} bytes, {MAX_BODY} are allowed; store the data elsewhere and pass where it is"
         )
+    # It may have been made by hand.
+    if not _LOOKED_AT.issuperset(fields) and isinstance(made := unpack(body), Undecodable):
+        raise PayloadError(f"the message could not be read again: {made.why}")
     return body
+
+
+def _complaint(message: TaskMessage, error: Exception) -> str:
+    for name, (kind, called) in _KINDS.items():
+        if not isinstance(value := getattr(message, name), kind):
+            return f"{name} must be {called}, not {value!r:.80}"
+    return str(error)
 
 
 def unpack(raw: bytes) -> TaskMessage | Undecodable:
@@ -97,7 +135,7 @@ def unpack(raw: bytes) -> TaskMessage | Undecodable:
         message = _decode_message(raw)
         # What this module wrote comes back to the same bytes: no key is there twice and nothing was dropped.
         flat = _is_flat(message)
-        if not (flat or _is_small(raw)) or _canonical(message, message.args, message.kwargs) != raw:
+        if not (flat or _is_small(raw)) or _encode(_fields(message, message.args, message.kwargs)) != raw:
             _inspect(raw)
         if not _is_id(message.id):
             return Undecodable(raw, "the id is not 1 to 200 printable ASCII characters")
@@ -233,8 +271,8 @@ def check_queue(queue: str) -> str:
 
 def check_name(name: str) -> str:
     """*name*, when it is fit to name a task; else PayloadError."""
-    if not _fits(_NAME, name):
-        raise PayloadError(f"task name {name[:80]!r} must be letters, digits, '_', '.', ':' or '-', at most 200")
+    if type(name) is not str or not _fits(_NAME, name):
+        raise PayloadError(f"task name {name!r:.80} must be letters, digits, '_', '.', ':' or '-', at most 200")
     return name
 
 
@@ -244,7 +282,7 @@ def _fits(pattern: re.Pattern[str], word: str) -> bool:
     return pattern.fullmatch(word) is not None
 
 
-def _canonical(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) -> bytes:
+def _fields(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": message.id, "name": message.name}
     if args:
         fields["args"] = args
@@ -279,7 +317,7 @@ def _canonical(message: TaskMessage, args: list[Any], kwargs: dict[str, Any]) ->
         fields["retry_policy"] = message.retry_policy
     if message.first_try is not None:
         fields["first_try"] = message.first_try
-    return _encode(fields)
+    return fields
 
 
 def _is_flat(message: TaskMessage) -> bool:

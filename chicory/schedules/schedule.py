@@ -56,7 +56,7 @@ class Schedule:
             check_name(self.name)
         except PayloadError:
             raise ScheduleError(
-                f"schedule name {self.name[:80]!r} must be letters, digits, '_', '.', ':' or '-', at most 200;"
+                f"schedule name {self.name!r:.80} must be letters, digits, '_', '.', ':' or '-', at most 200;"
                 " give it another name="
             ) from None
         if self.misfire not in get_args(Misfire):

@@ -148,7 +148,8 @@ def _zone(name: str) -> tzinfo:
                 f"this machine has no database of time zones to find {name!r} in; install it with: pip install tzdata"
             ) from None
         raise ScheduleError(
-            f"there is no time zone {name!r}{did_you_mean(str(name), known)} Write a name like 'Europe/Rome' or 'UTC'"
+            f"there is no time zone {name!r:.80}{did_you_mean(str(name), known)}"
+            " Write a name like 'Europe/Rome' or 'UTC'"
         ) from None
 
 

@@ -15,9 +15,10 @@ from chicory.app import Chicory
 from chicory.backends.memory import MemoryBackend
 from chicory.batches import BATCH
 from chicory.brokers.memory import MemoryBroker
-from chicory.errors import ArgumentsError, PayloadError, QueueFull, UsageError
+from chicory.errors import ArgumentsError, DelayError, PayloadError, QueueFull, UsageError
 from chicory.outcome import Dead, Done, RetryIn
 from chicory.testing import running_worker
+from chicory.types import TaskMessage
 from tests.contract.harness import OOPS, message, receive, settle, worker
 
 
@@ -162,12 +163,16 @@ def test_a_remote_task_says_all_that_a_task_says(app):
         ({"queue": "a b"}, "queue name 'a b' must be letters"),
         ({"queue": 5}, "queue must be a name, not 5"),
         ({"delay": -1}, "a delay of -1 s is out of range"),
+        ({"delay": math.nan}, "a delay of nan s is out of range"),
+        ({"delay": 10**400}, "a delay of 1000"),
         ({"delay": "soon"}, "a delay is a number of seconds or a timedelta, not 'soon'"),
         ({"delay": True}, "a delay is a number"),
         ({"eta": 5.0}, "eta must be a datetime, not 5.0; seconds from now are a delay"),
         ({"delay": 1, "eta": datetime(2030, 1, 1, tzinfo=UTC)}, "give a delay or an eta, not both"),
         ({"expires": 0}, "expires must be a positive number of seconds, not 0"),
         ({"expires": math.inf}, "expires must be a positive"),
+        ({"expires": timedelta.max}, "expires must be a positive"),
+        ({"expires": 10**400}, "expires must be a positive"),
         ({"expires": timedelta(seconds=-1)}, "expires must be a positive"),
         ({"expires": "soon"}, "expires must be a positive number of seconds, not 'soon'"),
         ({"priority": -1}, "priority must be a whole number from 0 to 255, higher first, not -1"),
@@ -175,12 +180,18 @@ def test_a_remote_task_says_all_that_a_task_says(app):
         ({"priority": 1.5}, "priority must be"),
         ({"priority": True}, "priority must be"),
         ({"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
+        ({"timeout": math.nan}, "timeout must be a positive number of seconds, not nan"),
+        ({"timeout": -1}, "timeout must be a positive number of seconds, not -1"),
         ({"timeout": "9"}, "timeout must be a positive number of seconds, not '9'"),
         ({"task_id": 'a "b"'}, "task id .* must be 1 to 200 printable ASCII characters"),
         ({"task_id": ""}, "task id '' must be"),
         ({"task_id": 5}, "task_id must be a text, not 5"),
         ({"headers": {"a": 1}}, "headers must be a mapping of texts to texts, and 'a': 1 is not"),
-        ({"headers": [1]}, "headers must be a mapping of texts to texts"),
+        ({"headers": [1]}, r"headers must be a mapping of texts to texts, not \[1\]"),
+        ({"headers": "a"}, "headers must be a mapping of texts to texts, not 'a'"),
+        ({"reply_to": 5}, "reply_to must be a text, not 5"),
+        ({"ignore_result": "yes"}, "ignore_result must be True or False, not 'yes'"),
+        ({"retry_policy": "twice"}, "retry_policy must be a RetryPolicy, not 'twice'"),
         ({"headers": {"a": "b" * 9000}}, "the headers exceed 8192 characters"),
         ({"unique": 5}, r"unique must be True, a key, or Unique\(key=..., window=...\), not 5"),
         ({"unique": ""}, "key must be a text, or a function that makes one of a call's arguments, not ''"),
@@ -196,11 +207,58 @@ def test_an_option_that_is_wrong_is_refused_in_one_line(app, double, wrong, comp
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"priority": 256}, {"queue": 5}, {"expires": 0}, {"unique": 5}, {"delivery_mode": "twice"}], ids=repr
+    "wrong",
+    [
+        *({"priority": 256}, {"queue": 5}, {"expires": 0}, {"unique": 5}, {"delivery_mode": "twice"}, {"timeout": -1}),
+        *({"process": "yes"}, {"ignore_result": 1}, {"validation_mode": "all"}, {"flavor": "curio"}),
+    ],
+    ids=repr,
 )
 def test_so_is_one_of_the_task(app, wrong):
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be"):
         app.task(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"name": 5}, "task name 5 must be letters"),
+        ({"name": ""}, "task name '' must be letters"),
+        ({"id": 5}, "id must be a str, not 5"),
+        ({"args": "abc"}, "args must be a list, not 'abc'"),
+        ({"args": 5}, "args must be a list, not 5"),
+        ({"kwargs": [5]}, r"kwargs must be a dict, not \[5\]"),
+        ({"queue": None}, "queue must be a str, not None"),
+        ({"headers": 5}, "headers must be a dict, not 5"),
+        ({"eta": "soon"}, r"(eta and expires must be datetimes, not 'soon'|datetime - at `\$.eta`)"),
+        ({"expires": 5}, r"Expected `datetime \| null`, got `int` - at `\$.expires`"),
+        ({"priority": "high"}, "priority must be an int or None, not 'high'"),
+        ({"timeout": "9"}, "timeout must be a float or None, not '9'"),
+        ({"unique": 5}, "unique must be a str or None, not 5"),
+        ({"retries": -1}, "retries is negative"),
+        ({"delivery_mode": "twice"}, r"Invalid enum value 'twice' - at `\$.delivery_mode`"),
+        ({"retry_policy": 5}, r"got `int` - at `\$.retry_policy`"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
+    ],
+    ids=repr,
+)
+async def test_a_message_that_nobody_could_read_is_not_sent(app, double, wrong, complaint):
+    by_hand = TaskMessage(**{"name": "double", "args": [1], **wrong})
+
+    for sending in (app.publish(by_hand), app.publish_many([double.message(1), by_hand])):
+        with pytest.raises(UsageError, match=rf"^(the message could not be read again: )?.*{complaint}.*$"):
+            await sending
+    assert await ready(app) == 0
+
+
+async def test_what_is_no_message_is_not_sent(app, double):
+    for wrong in (double, double.name, None):
+        for sending in (app.publish(wrong), app.publish_many([double.message(1), wrong])):
+            with pytest.raises(UsageError, match=r"^what is published is a TaskMessage, as task.message\(...\) makes"):
+                await sending
+    with pytest.raises(DelayError, match=r"^a delay is a number of seconds or a timedelta, not 'soon'$"):
+        await app.publish(double.message(1), delay="soon")
+    assert await ready(app) == 0
 
 
 @pytest.mark.parametrize("window", [-1, math.nan, math.inf, "1", True, timedelta(seconds=-1)], ids=repr)

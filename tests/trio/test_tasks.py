@@ -1,6 +1,8 @@
 """What a user writes: tasks, options and results."""
 
+import functools
 import gc
+import importlib
 import inspect
 import math
 from datetime import UTC, datetime, timedelta
@@ -201,6 +203,65 @@ def test_a_name_is_registered_once(app):
         app.find("billing.chrage")
     with pytest.raises(UsageError, match="options are given by keyword"):
         app.task("billing.charge")
+
+
+def test_a_module_that_is_imported_once_more_is_told_so(app, tmp_path, monkeypatch):
+    (tmp_path / "again.py").write_text("def declare(app):\n    @app.task\n    def work(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    again = importlib.import_module("again")
+    again.declare(app)
+
+    with pytest.raises(
+        DuplicateTaskError,
+        match=r"^task 'again.declare.work' is registered twice, by declare.<locals>.work \(.*again.py:2\) each time;"
+        r" was its module reloaded, or imported under two names\? Begin a new process, or give",
+    ):
+        importlib.reload(again).declare(app)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 201, "é", 5, b"work"], ids=repr)
+def test_a_name_that_no_message_can_carry_is_refused(app, name):
+    with pytest.raises(PayloadError, match=r"^task name .{,80} must be letters, digits, '_', '.', ':' or '-', at most"):
+        app.task(name=name)(numbers)
+    with pytest.raises(PayloadError, match=r"^task name"):
+        app.remote(name)
+
+
+async def test_what_can_be_called_is_a_task_when_it_has_a_name(autojump_clock, app):
+    class Doubler:
+        async def __call__(self, x: int) -> int:
+            return 2 * x
+
+    with pytest.raises(UsageError, match=r"^a Doubler has no name of its own; give it one: app.task\(name="):
+        app.task(Doubler())
+    with pytest.raises(UsageError, match="has no name of its own"):
+        app.task(functools.partial(max, 1))
+    with pytest.raises(UsageError, match=r"task 'builtins.max': Python does not tell what arguments .* takes"):
+        app.task(max)
+
+    double = app.task(name="double")(Doubler())
+    async with running_worker(app):
+        assert await (await double.delay(21)).get() == 42
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"broker": 5}, "broker must be a BrokerType, a URL or a broker, not a int"),
+        ({"broker": b"redis://:secret@host"}, "broker must be a BrokerType, a URL or a broker, not a bytes"),
+        ({"backend": 5}, "backend must be a BackendType, a URL or a backend, not a int"),
+        ({"config": {"worker": {}}}, r"config must be a ChicoryConfig, not a dict; load_config\(\) reads a file"),
+        ({"delivery_mode": "twice"}, "delivery_mode must be 'at_least_once' or 'at_most_once', not 'twice'"),
+        ({"validation_mode": "all"}, "validation_mode must be 'none', 'inputs', 'outputs' or 'strict', not 'all'"),
+        ({"retry_policy": 3}, "retry_policy must be a RetryPolicy, not 3"),
+        ({"flavor": "curio"}, "flavor must be one of 'trio', 'asyncio', not 'curio'"),
+        ({"lifespan": 3}, "a lifespan is an async generator function of the app, not 3"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_an_app_cannot_be_made_of_is_refused_in_one_line(said, complaint):
+    with pytest.raises(UsageError, match=rf"^{complaint}$"):
+        Chicory(**said)
 
 
 def test_a_method_is_no_task(app):

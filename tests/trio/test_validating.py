@@ -5,8 +5,8 @@ from datetime import date, datetime
 
 import pytest
 
-from chicory import TaskContext, TaskMessage, TaskState, ValidationError, ValidationMode
-from chicory.errors import ArgumentsError, PayloadError, RemoteTaskError, ResultInvalid
+from chicory import Chicory, TaskContext, TaskMessage, TaskState, ValidationError, ValidationMode
+from chicory.errors import ArgumentsError, PayloadError, RemoteTaskError, ResultInvalid, UsageError
 from chicory.testing import memory_app, running_worker
 from tests.unit.shapes import Cat, Color, Item
 
@@ -111,8 +111,11 @@ async def test_without_being_asked_for_nothing_is_validated(autojump_clock):
 
 
 def test_a_mode_that_does_not_exist_is_refused(app):
-    with pytest.raises(ValueError, match="'sometimes' is not a valid ValidationMode"):
+    complaint = r"^validation_mode must be 'none', 'inputs', 'outputs' or 'strict', not 'sometimes'$"
+    with pytest.raises(UsageError, match=complaint):
         app.task(validation_mode="sometimes")
+    with pytest.raises(UsageError, match=complaint):
+        Chicory(validation_mode="sometimes")
 
 
 async def test_a_message_that_does_not_validate_is_a_dead_letter_and_the_worker_goes_on(autojump_clock, app, books):

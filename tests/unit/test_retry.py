@@ -68,6 +68,8 @@ def test_an_attempt_too_far_to_compute_waits_the_cap():
         ({"retry_delay": 7200}, "retry_delay=7200 exceeds max_delay=3600; raise max_delay"),
         ({"backoff": "fibonacci"}, "backoff must be one of Backoff.FIXED, Backoff.LINEAR, Backoff.EXPONENTIAL"),
         ({"backoff": 2}, "backoff must be one of"),
+        ({"retry_delay": 10**400}, "retry_delay must be a number of seconds from 0, not 1000"),
+        ({"time_budget": 10**400}, "time_budget must be a positive number of seconds, not 1000"),
         ({"jitter": 1.5}, "jitter must be a number from 0 to 1, not 1.5"),
         ({"time_budget": 0}, "time_budget must be a positive number of seconds, not 0"),
         ({"retry_on": 5}, "retry_on must be exceptions, or names of them like 'TimeoutError' or 'httpx.ReadTimeout'"),

@@ -113,6 +113,7 @@ def test_a_slot_that_is_no_instant_is_none(task):
         ({"every": 30, "misfire": "al"}, "none of 'skip', 'once' and 'all'; did you mean 'all'?"),
         ({"every": 30, "misfire": None}, "none of 'skip', 'once' and 'all'"),
         ({"every": 30, "name": "every night"}, "schedule name 'every night' must be letters"),
+        ({"every": 30, "name": 5}, "schedule name 5 must be letters"),
         ({"every": 30, "name": "x" * 201}, "at most 200; give it another name="),
         ({"every": 30, "args": ()}, "missing a required argument: 'kind'; give args=(...) and kwargs={...} that fit"),
         ({"every": 30, "args": ("a", "b")}, "too many positional arguments"),
