@@ -236,6 +236,8 @@ def kill(stage: Stage, workload: Workload, peer: Peer) -> Figures:
         time.sleep(_SETTLE)
         events = run.events()
     found = journal.recovery(events, killed, {victim})
+    if not found.held:
+        raise Failed("the process that was killed held nothing, so nothing had to come back")
     return {
         "back": found.back,
         "last": max(event.at for event in journal.ends(events)) - killed if done else None,
