@@ -62,6 +62,8 @@ class Connection:
         self.address = address
         self.closed = False
         self.client_id = 0
+        # Whether the server has said that it is a replica.
+        self._demoted = False
         # When the answer under way is due, when the alarm looks whether it is there, and whether it went off.
         self._due = inf
         self._looks_at = inf
@@ -155,13 +157,25 @@ class Connection:
                 reply = self._reader.gets()
                 if reply is _NOTHING:
                     break
-                taken.append(classify(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
+                taken.append(self._objection(reply) if isinstance(reply, hiredis.ReplyError) else reply)
             else:
+                if self._demoted:
+                    self.close()
                 return taken
             data = await self._stream.receive_some(_CHUNK)
             if not data:
                 raise ConnectionResetError("closed by the server")
             self._reader.feed(data)
+
+    def _objection(self, reply: hiredis.ReplyError) -> BrokerError:
+        """What *reply* stands for.
+
+        A master that became a replica goes on answering on the connections it has, so whoever does not leave it never
+        finds the one that took its place.
+        """
+        text = str(reply)
+        self._demoted = self._demoted or text.startswith("READONLY")
+        return classify(text)
 
     def close(self) -> None:
         """Close at once; nothing is sent."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chicory.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError
-from chicory.links.redis import ServerError, classify
+from chicory.links.redis import Connection, ServerError, classify
 from chicory.links.redis_address import Address, address_from_url
 from chicory.links.redis_pool import parse_info, server_version
 from chicory.secret import SecretStr
@@ -41,6 +41,32 @@ def test_every_class_of_error_reply_has_its_error(reply, kind):
 
     assert type(error) is kind
     assert reply in str(error)
+
+
+class Saying:
+    """A stream whose other end says so much, whatever it is asked."""
+
+    def __init__(self, words):
+        self._words = words
+
+    async def send_all(self, data):
+        pass
+
+    async def receive_some(self, size):
+        return self._words
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("state", "left"), [("READONLY it is a replica", True), ("LOADING it has just begun", False)])
+async def test_a_server_that_became_a_replica_is_left_once_it_has_answered(state, left):
+    connection = Connection(Saying(f"-{state}\r\n+PONG\r\n".encode()), address_from_url("redis://host"))
+
+    refused, answer = await connection.pipeline([("SET", "a", "b"), ("PING",)], timeout=5)
+
+    assert isinstance(refused, BrokerUnavailable)
+    assert (answer, connection.closed) == (b"PONG", left)
 
 
 @given(st.text())
