@@ -41,6 +41,8 @@ log = logging.getLogger("tasks")
 
 LEDGER = os.environ.get("FAULTS_LEDGER", os.devnull)
 WATCH = os.environ.get("FAULTS_WATCH", "")
+# What to add to the seconds since boot for unix time, where this process is told a wrong one.
+EPOCH = os.environ.get("FAULTS_EPOCH", "")
 
 _watched = None
 
@@ -51,7 +53,9 @@ def boottime():
 
 def note(what, context):
     """One line in one write, which the system keeps in one piece however many processes add at once."""
-    line = f"{what} {context.task_id} {context.deliveries} {os.getpid()} {boottime():.6f} {time.time():.6f}\n"
+    boot = boottime()
+    unix = boot + float(EPOCH) if EPOCH else time.time()
+    line = f"{what} {context.task_id} {context.deliveries} {os.getpid()} {boot:.6f} {unix:.6f}\n"
     file = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, line.encode())
