@@ -1,6 +1,8 @@
 """`python -m benchmarks.peers`: run what is asked for, and write the results and the page."""
 
 import json
+import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -56,6 +58,8 @@ def main(
 
     With 0 rounds and --continue it only writes the page again.
     """
+    # Asked to end, it ends what it has started, as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     peers = [peer for peer in roster() if peer.key in (OURS, *keys)]
     workloads = [WORKLOADS[name] for name in names]
     with ExitStack() as stack:
