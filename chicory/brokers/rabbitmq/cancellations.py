@@ -27,12 +27,10 @@ from chicory.outcome import Dead, RetryIn
 
 log = logging.getLogger("chicory.rabbitmq")
 
-# The unix second until which a task is noted; 0 when it has been settled.
-_UNTIL = "chicory-until"
 # Seconds a task is noted at most.
 _KEPT = 366 * 24 * 3600.0
 # Seconds between two attempts to listen.
-_PAUSE = 0.5
+_PAUSE = 1.0
 # So many settled tasks are on the list at least, and as many as are not, before it is worth to be tidied up.
 _LITTER = 256
 
@@ -85,8 +83,8 @@ class CancelList:
         raise BrokerUnavailable(self._publisher.trouble)
 
     def _outgoing(self, exchange: str, key: str, task_id: str, until: float) -> Outgoing:
-        headers = {_UNTIL: f"{until:.0f}"}
-        return Outgoing(exchange, key, new_id(), task_id.encode(), headers, None, self._config.durable)
+        body = f"{until:.0f} {task_id}".encode()
+        return Outgoing(exchange, key, new_id(), body, persistent=self._config.durable)
 
 
 class Cancellations:
@@ -229,9 +227,6 @@ class Cancellations:
 
 
 def _said(content: Content) -> tuple[str, float]:
-    """The task, and the unix second until which it is noted."""
-    until = content.headers.get(_UNTIL)
-    try:
-        return content.body.decode(errors="replace"), float(until if isinstance(until, str) else 0)
-    except ValueError:
-        return content.body.decode(errors="replace"), 0.0
+    """A task, and the unix second until which it is noted; 0 when it has been settled."""
+    until, _, task_id = content.body.decode(errors="replace").partition(" ")
+    return task_id, int(until) if until.isdecimal() else 0

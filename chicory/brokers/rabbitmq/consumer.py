@@ -458,8 +458,12 @@ class RabbitMQConsumer:
             self._due = False
             said, now = (self._tell(), hears), trio.current_time()
             if said != self._said or now - self._said_at > _LISTED_AGAIN:
-                await self._workers.write(*said)
-                self._said, self._said_at = said, now
+                try:
+                    await self._workers.write(*said)
+                except BrokerError as error:
+                    log.info("%s is not on the list of workers (%s); trying on", self.name, error)
+                else:
+                    self._said, self._said_at = said, now
 
     async def _renew_old(self) -> None:
         """Renew what has been held for half as long as RabbitMQ allows."""

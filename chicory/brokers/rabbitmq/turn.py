@@ -87,11 +87,13 @@ class Turn:
         """Take what is there: all that comes before a mark which is put behind it, now that it is our turn."""
         last = self._mark()
         await self.publish(last)
-        with trio.move_on_after(self._config.connect_timeout):
-            while last.id in self._marks:
+        while last.id in self._marks:
+            # For each: there may be many.
+            with trio.move_on_after(self._config.connect_timeout) as waiting:
                 self._take(await self._next())
-            return
-        raise BrokerUnavailable(f"{self._queue.name}: what was put there does not come; does somebody else read it?")
+            if waiting.cancelled_caught:
+                name = self._queue.name
+                raise BrokerUnavailable(f"{name}: what was put there does not come; does somebody else read it?")
 
     async def publish(self, outgoing: Outgoing) -> Flight:
         """Send a message by the channel that has the turn, so that it cannot come after the next one has it.
@@ -134,10 +136,11 @@ class Turn:
             raise self._channel.error or BrokerUnavailable(f"{self._queue.name} was deleted") from None
 
     def _take(self, delivered: Delivered) -> None:
-        mark = delivered.content.properties.message_id or ""
         if delivered.content.body:
             self.found.append(delivered)
-        elif mark in self._marks:
+            return
+        mark = delivered.content.properties.message_id or ""
+        if mark in self._marks:
             self._marks.remove(mark)
             self.remove(delivered)
         elif (born(mark) or 0.0) < unix_now() - _STALE:
