@@ -65,7 +65,6 @@ class RabbitGround:
     # docs/brokers.md, docs/rabbitmq.md and docs/calling.md say it to users.
     cannot: ClassVar[dict[str, str]] = {
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
-        "uniqueness": "RabbitMQ keeps no keys: it cannot tell whether a task with the same one is under way",
         "subscriptions": "a result is sent to a queue that its caller's process reads all the time",
         "keeping": "a result by rpc can be read once, and by whoever sent the task",
     }

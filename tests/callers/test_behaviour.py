@@ -118,7 +118,6 @@ async def test_who_ends_in_the_middle_is_told_what_is_in_and_what_is_unknown(mak
     await caller.close(app)
 
 
-@pytest.mark.needs("uniqueness")
 async def test_of_many_callers_at_once_one_call_is_sent(app, caller, broker):
     task = app.tasks["add"].options(unique=True)
     found = set()
@@ -133,7 +132,7 @@ async def test_of_many_callers_at_once_one_call_is_sent(app, caller, broker):
     assert {one.message.id for one in await finish_all(broker, expected=1)} == found
 
 
-@pytest.mark.needs("uniqueness")
+@pytest.mark.needs("deduplication")
 async def test_a_lost_answer_still_says_which_call_is_there(make, proxy, caller, broker):
     app = make(proxy.url)
     task = app.tasks["add"].options(unique="one")

@@ -38,9 +38,9 @@ KINDS = ["memory", "redis", "embedded", "rabbitmq", "aio-pika", pytest.param("qu
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """By aio-pika a model takes minutes, and says of the broker what it says by the native path."""
+    """By aio-pika these take long, and say of the broker what they say by the native path."""
     for item in items:
-        if item.path.name == "test_model.py" and item.callspec.params["kind"] == "aio-pika":
+        if item.path.name in ("test_model.py", "test_unique.py") and item.callspec.params["kind"] == "aio-pika":
             item.add_marker(pytest.mark.long)
 
 

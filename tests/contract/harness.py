@@ -87,7 +87,6 @@ class RabbitHarness:
     cannot: ClassVar[dict[str, str]] = {
         "keeper": "RabbitMQ itself makes due messages ready, and gives back what a closed connection held",
         "deduplication": "RabbitMQ recognises no message: an id that is published again is there twice",
-        "uniqueness": "RabbitMQ keeps no keys: it cannot tell whether a task with the same one is under way",
         "joining": "RabbitMQ keeps no results, so none are stored in one step with settling",
         "settling what is cancelled in one step": "RabbitMQ does not look into one queue when another is acknowledged",
         "counting what is held": "RabbitMQ limits how many messages wait, whatever workers hold",

@@ -15,8 +15,6 @@ from chicory.testing import running_worker
 from chicory.types import QueueSizes
 from tests.contract.harness import OOPS, books, finish_all, message, promoted, receive, settle, taken_back, worker
 
-pytestmark = pytest.mark.needs("uniqueness")
-
 
 def one(key="a", **fields):
     return message(**{"unique": key, **fields})
@@ -193,6 +191,7 @@ async def test_many_are_given_an_id_each_across_batches(broker):
     assert (await broker.get_queue_sizes()).ready == 300
 
 
+@pytest.mark.needs("an exact limit")
 async def test_a_full_queue_gives_the_id_of_what_it_has(make):
     broker = make(max_stream_length=1).broker
     first = one()
@@ -205,6 +204,7 @@ async def test_a_full_queue_gives_the_id_of_what_it_has(make):
     assert await free(broker, "b")
 
 
+@pytest.mark.needs("deduplication")
 async def test_repeating_the_first_after_its_end_holds_nothing(broker):
     first = one()
     await broker.publish(first)

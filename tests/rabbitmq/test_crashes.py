@@ -202,6 +202,7 @@ async def crash_after(frames: int, operation: Operation, scene: Scene) -> bool:
         broker._current_publisher()._line,
         broker._current_desk(),
         broker._current_register().line,
+        broker._ends.current()._turns,
         *consuming,
     ):
         line.close()

@@ -15,7 +15,6 @@ from chicory.errors import (
     PayloadError,
     PublishUnknown,
     QueueFull,
-    UsageError,
 )
 from chicory.outcome import Dead, Done, Release, RetryIn
 from chicory.schedules.entry import Entry
@@ -43,19 +42,6 @@ async def test_a_wrong_password_and_a_missing_vhost_are_said_to_be(brokers, rabb
         ) as refused:
             await operation()
         assert "canary" not in str(refused.value)
-
-
-async def test_a_unique_key_is_refused_before_anything_is_sent(brokers, vhost, rabbit_node):
-    broker = brokers(url=url(rabbit_node, vhost))
-
-    for operation in (
-        lambda: broker.publish(message(unique="a")),
-        lambda: broker.publish_many([message(), message(unique="a")]),
-    ):
-        with pytest.raises(UsageError, match=r"^work: RabbitMQ cannot tell whether .* leave out unique=, or use .*$"):
-            await operation()
-
-    assert (await broker.get_queue_sizes()).ready == 0
 
 
 async def test_nobody_there_is_unavailable_and_says_where(brokers):

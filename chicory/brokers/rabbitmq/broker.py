@@ -1,7 +1,7 @@
 """The RabbitMQ broker."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, runtime_checkable
 
 import trio
@@ -37,12 +37,12 @@ from chicory.errors import (
 from chicory.links import amqp_methods
 from chicory.links.amqp_address import addresses_of
 from chicory.links.amqp_paths import connector
-from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate
+from chicory.links.amqp_port import NOT_FOUND, Channel, ChannelError, Fate, Got
 from chicory.links.executor import CALLERS, checkpoint
 from chicory.links.per_run import PerRun
 from chicory.links.trio_thread import closed, on_trio
-from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, TaskState, WorkerInfo
-from chicory.wire import check_queue
+from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, TaskState, Undecodable, WorkerInfo
+from chicory.wire import check_queue, unpack
 
 # Seconds a consumer may take to give back what it holds, whatever happens around it.
 _FAREWELL = 5.0
@@ -115,20 +115,22 @@ class RabbitMQBroker:
     async def publish(self, message: TaskMessage, queue: str | None = None, *, delay: float | None = None) -> str:
         """See `Broker.publish`."""
         async with self._awaited([message]) as (awaited,):
-            await self._publish([self._parcel(awaited, queue, delay)])
-        return message.id
+            (there,) = await self._publish_unique([awaited], [self._parcel(awaited, queue, delay)], delay)
+        return there
 
     @on_trio
     async def publish_many(self, messages: Sequence[TaskMessage], queue: str | None = None) -> Sequence[str]:
         """See `Broker.publish_many`."""
         await trio.lowlevel.checkpoint()
         parcels = [self._parcel(message, queue, None) for message in messages]
+        there: list[str] = []
         async with self._awaited(messages) as awaited:
             if self._replies is not None:
                 parcels = [self._parcel(message, queue, None) for message in awaited]
             for start in range(0, len(parcels), _MAX_BATCH):
                 try:
-                    await self._publish(parcels[start : start + _MAX_BATCH])
+                    end = start + _MAX_BATCH
+                    there += await self._publish_unique(awaited[start:end], parcels[start:end], None)
                 except (QueueFull, PublishUnknown) as error:
                     error.published += start
                     raise
@@ -136,7 +138,7 @@ class RabbitMQBroker:
                     # Perhaps told to others too: whatever they make of it, nothing of this batch was sent.
                     error.published = start
                     raise
-        return [message.id for message in messages]
+        return there
 
     @asynccontextmanager
     async def _awaited(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[Sequence[TaskMessage]]:
@@ -155,6 +157,56 @@ class RabbitMQBroker:
         except (BrokerError, UsageError) as error:
             replies.forget([one.id for one in messages[error.published :]])
             raise
+
+    async def _publish_unique(
+        self, messages: Sequence[TaskMessage], parcels: Sequence[Parcel], delay: float | None
+    ) -> list[str]:
+        """Publish *messages*, as *parcels*, but those whose keys others hold; returns the ids of what is there."""
+        if all(message.unique is None for message in messages):
+            await self._publish(parcels)
+            return [message.id for message in messages]
+        names = {parcel.names.queue: self._names_of(parcel.names.queue) for parcel in parcels}
+        queues = {parcel.names.queue for message, parcel in zip(messages, parcels, strict=True) if message.unique}
+        async with AsyncExitStack() as stack:
+            # In one order everywhere, so that nobody waits for somebody who waits for him.
+            uniques = self._ends.current().uniques
+            keys = {queue: await stack.enter_async_context(uniques.taken(names[queue])) for queue in sorted(queues)}
+            there: list[str] = []
+            new: list[int] = []
+            for index, (message, parcel) in enumerate(zip(messages, parcels, strict=True)):
+                held = None if message.unique is None else keys[parcel.names.queue]
+                holder = None if held is None else held.claim(message, _wait(message, delay))
+                there.append(message.id if holder is None else holder)
+                if holder is None:
+                    new.append(index)
+            sent = [messages[index].id for index in new]
+            patience = self.config.publish_timeout + self.config.connect_timeout
+            # To the end, for half of it is a message whose key is free.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
+                failed: BrokerError | None = None
+                try:
+                    if new:
+                        await self._publish([parcels[index] for index in new])
+                except BrokerError as error:
+                    failed, lost = error, new[error.published :]
+                    error.published = lost[0] if lost else len(messages)
+                    for one in keys.values():
+                        one.free([messages[index] for index in lost])
+                try:
+                    for one in keys.values():
+                        await one.write()
+                except BrokerError as error:
+                    raise failed or PublishUnknown(sent, f"their keys could not be noted: {error}") from error
+                if failed is not None:
+                    raise failed
+                self._expect_no({message.id for message in messages}.difference(there))
+                return there
+        raise PublishUnknown(sent, f"no confirm in {patience:g} s")
+
+    def _expect_no(self, task_ids: Collection[str]) -> None:
+        """No results of these."""
+        if self._replies is not None and task_ids:
+            self._replies.forget(task_ids)
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
         publisher = self._current_publisher()
@@ -178,17 +230,10 @@ class RabbitMQBroker:
     def _parcel(self, message: TaskMessage, queue: str | None, delay: float | None) -> Parcel:
         if queue is not None and queue != message.queue:
             message = replace(message, queue=queue)
-        if message.unique is not None:
-            raise UsageError(
-                f"{message.name}: RabbitMQ cannot tell whether a task with the same unique key is under way; leave out"
-                " unique=, or use BrokerType.REDIS or BrokerType.EMBEDDED"
-            )
         names = self._names_of(message.queue)
-        if delay is None:
-            delay = 0.0 if message.due is None else message.due - unix_now()
-        else:
+        if delay is not None:
             check_delay(delay)
-        parcel = self._sender.new(names, message, delay)
+        parcel = self._sender.new(names, message, _wait(message, delay))
         size, most = len(parcel.outgoing.body), self.config.max_message_size
         if size > most:
             raise PayloadError(
@@ -258,6 +303,7 @@ class RabbitMQBroker:
             lambda message: self._parcel(message, None, None),
             self.config,
             self._books,
+            lambda message: self._ends.current().uniques.claimed(self._names_of(message.queue), message),
         )
 
     # -- dead letters -------------------------------------------------------------------------------------------------
@@ -272,6 +318,7 @@ class RabbitMQBroker:
             books=self._books,
             turn=ends.letters_turn,
             reopen=self._reopen,
+            claimed=ends.uniques.claimed,
         )
 
     async def _trim(self, queue: str, limit: int) -> None:
@@ -359,14 +406,38 @@ class RabbitMQBroker:
         names = self._names_of(queue)
         waiting = await self._delayed(names) if delayed else {}
         await self._current_desk().ensure(names)
-        purged = 0
-        async with self._channel() as channel:
-            for one in (*waiting, *names.ready):
-                answer = await channel.call(amqp_methods.purge(one), timeout=self.config.connect_timeout)
-                purged += answer.message_count
-        purged += sum(consumer.purge(queue) for consumer in await self._synced())
+        uniques = self._ends.current().uniques
+        if await uniques.used(names):
+            async with uniques.taken(names) as keys:
+                gone = [message async for message in self._drained((*waiting, *names.ready))]
+                for consumer in await self._synced():
+                    gone += [unpack(held.content.body) for held in consumer.purge(queue)]
+                keys.free(gone)
+                await keys.write()
+                purged = len(gone)
+        else:
+            purged = 0
+            async with self._channel() as channel:
+                for one in (*waiting, *names.ready):
+                    answer = await channel.call(amqp_methods.purge(one), timeout=self.config.connect_timeout)
+                    purged += answer.message_count
+            purged += sum([len(consumer.purge(queue)) for consumer in await self._synced()])
         self._books.note(queue, "purged", purged)
         return purged
+
+    async def _drained(self, queues: Sequence[str]) -> AsyncGenerator[TaskMessage | Undecodable]:
+        """What is in *queues*, which is deleted: where there are keys to be freed, it has to be read."""
+        async with self._channel() as channel:
+            for queue in queues:
+                while True:
+                    asked = [channel.ask(amqp_methods.get(queue)) for _ in range(_MAX_BATCH)]
+                    answers = await channel.answers(asked, timeout=self.config.connect_timeout)
+                    found: list[Got] = [got for got in answers if got is not None]
+                    for got in found:
+                        yield unpack(got.content.body)
+                        channel.ack(got.tag)
+                    if len(found) < len(asked):
+                        break
 
     async def _delayed(self, names: Names) -> dict[str, int]:
         """How many messages each level of delay holds, of those that were ever needed: no level without those below."""
@@ -429,6 +500,13 @@ class RabbitMQBroker:
         if (ends := self._ends.take()) is not None:
             ends.close()
         await trio.lowlevel.checkpoint()
+
+
+def _wait(message: TaskMessage, delay: float | None) -> float:
+    """Seconds until *message* is due, in *delay* seconds where that is said."""
+    if delay is not None:
+        return delay
+    return 0.0 if message.due is None else message.due - unix_now()
 
 
 def _refuse_contradictions(config: RabbitMQBrokerConfig) -> None:

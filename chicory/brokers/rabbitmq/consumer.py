@@ -17,6 +17,7 @@ import trio
 from msgspec.structs import replace
 
 from chicory.brokers.base import Delivery, Settlement
+from chicory.brokers.rabbitmq import uniques
 from chicory.brokers.rabbitmq.books import Books
 from chicory.brokers.rabbitmq.cancellations import Cancellations
 from chicory.brokers.rabbitmq.intake import Acks, Held, Stash
@@ -49,7 +50,7 @@ _PAUSE = 1.0
 # Seconds after which what is on the list of workers is written anew.
 _LISTED_AGAIN = LISTED_MS / 1000 / 4
 # What is sent for a delivery.
-_REPLY, _COPY = "reply", "copy"
+_REPLY, _COPY, _KEY = "reply", "copy", "key"
 _numbers = count(1)
 
 
@@ -81,6 +82,7 @@ class RabbitMQConsumer:
         self._line = line
         self._publisher = publisher
         self._queues = queues
+        self._named = {names.queue: names for names in queues}
         self._limit = limit
         self._config = config
         self._books = books
@@ -262,6 +264,7 @@ class RabbitMQConsumer:
         pairs = [(delivery, self._unacked(delivery)) for delivery in deliveries]
         ours = [held for _, held in pairs if held is not None]
         if ours:
+            await self._let_go_of_keys(deliveries)
             self._acknowledge(ours)
             for held in ours:
                 held.acked = True
@@ -270,6 +273,16 @@ class RabbitMQConsumer:
             for held in ours:
                 held.told = True
         return [None if held is None else replace(delivery, acked=True) for delivery, held in pairs]
+
+    async def _let_go_of_keys(self, deliveries: Sequence[Delivery]) -> None:
+        parcels: dict[Hashable, Parcel] = {}
+        for one in deliveries:
+            names, persistent = self._named[one.queue], self._config.durable
+            parcel = uniques.acknowledging(one.message, names, persistent=persistent)
+            if parcel is not None:
+                parcels[one.receipt, _KEY] = parcel
+        if parcels:
+            await self._outbox.send(parcels, optional=frozenset())
 
     def _unacked(self, delivery: Delivery) -> Held | None:
         """What to acknowledge for *delivery*: None when it is lost, or was acknowledged and its worker told so."""
@@ -322,6 +335,7 @@ class RabbitMQConsumer:
         parcels = {
             (receipt, _REPLY): reply(settlement, names, self._sender),
             (receipt, _COPY): copy(settlement, names, self._sender, self.now()),
+            (receipt, _KEY): uniques.settling(settlement, names, self.now(), persistent=self._config.durable),
         }
         return {key: parcel for key, parcel in parcels.items() if parcel is not None}
 
@@ -368,7 +382,7 @@ class RabbitMQConsumer:
         return held is not None and held.acked == delivery.acked and (held.acked or self._lost is None)
 
     def _let_go(self, delivery: Delivery) -> Held | None:
-        for kind in (_REPLY, _COPY):
+        for kind in (_REPLY, _COPY, _KEY):
             self._outbox.forget((delivery.receipt, kind))
         self._news.set()
         return self._held.pop(delivery.receipt, None)
@@ -484,11 +498,11 @@ class RabbitMQConsumer:
         """How many of *queue* were delivered here and not received."""
         return 0 if self._lost else self._stash.count(queue) + sum(one.names.queue == queue for one in self._aside)
 
-    def purge(self, queue: str) -> int:
-        """Forget what of *queue* was not received; returns how many."""
+    def purge(self, queue: str) -> list[Held]:
+        """Forget what of *queue* was not received; returns it."""
         dropped = self._stash.drop(queue)
         self._acknowledge(dropped)
-        return len(dropped) if self._lost is None else 0
+        return dropped if self._lost is None else []
 
 
 def _over(settlements: Sequence[Settlement]) -> list[str]:

@@ -8,7 +8,7 @@ only one connection can have, and that ends with the connection, whatever become
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import attrs
 import trio
@@ -24,7 +24,7 @@ from chicory.ids import born
 from chicory.links import amqp_methods
 from chicory.links.amqp_port import RESOURCE_LOCKED, Channel, ChannelError, Fate, Got
 from chicory.outcome import afresh
-from chicory.types import DLQMessage, TaskMessage
+from chicory.types import DLQMessage, TaskMessage, Undecodable
 
 _PAGE = 256
 _PAUSE = 0.02
@@ -53,6 +53,7 @@ class DeadLetters:
         books: Books,
         turn: trio.Lock,
         reopen: Callable[[str], Awaitable[None]] | None,
+        claimed: Callable[[Names, TaskMessage], AbstractAsyncContextManager[str | None]],
     ) -> None:
         self._line = line
         self._publisher = publisher
@@ -61,6 +62,7 @@ class DeadLetters:
         self._books = books
         self._turn = turn
         self._reopen = reopen
+        self._claimed = claimed
 
     async def list(self, count: int, start: str) -> list[DLQMessage]:
         """See `Broker.get_dlq_messages`."""
@@ -91,12 +93,20 @@ class DeadLetters:
                     await self._reopen(message.id)
             # To the end, for half of it would be two of the message.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST):
-                (fate,) = await self._publisher.deliver([self._sender.again(self._names, message)])
-                if fate is Fate.TAKEN:
+                async with self._holding_its_key(message):
+                    (fate,) = await self._publisher.deliver([self._sender.again(self._names, message)])
+                    if fate is not Fate.TAKEN:
+                        raise PublishUnknown([message_id], self._publisher.trouble)
                     channel.ack(taken.tag)
                     self._books.note(self._names.queue, "replayed")
-                    return True
+                return True
             raise PublishUnknown([message_id], self._publisher.trouble)
+
+    def _holding_its_key(self, message: TaskMessage | Undecodable) -> AbstractAsyncContextManager[object]:
+        """It holds its key again, unless another does; its window was that of the first time."""
+        if isinstance(message, Undecodable):
+            return nullcontext()
+        return self._claimed(self._names, replace(message, unique_window=None))
 
     async def delete(self, message_id: str) -> bool:
         """See `Broker.delete_from_dlq`."""

@@ -10,6 +10,7 @@ from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.register import Register
 from chicory.brokers.rabbitmq.route import Route
 from chicory.brokers.rabbitmq.topology import SCHEDULES, Lists
+from chicory.brokers.rabbitmq.uniques import Uniques
 from chicory.brokers.rabbitmq.workers import WorkerList
 from chicory.config import RabbitMQBrokerConfig
 
@@ -30,6 +31,7 @@ class Ends:
         self._turns = Line(route, config, "chicory lists")
         self.cancelled = CancelList(self.publisher, self._turns, lists, config)
         self.workers = WorkerList(self.publisher, self._turns, self.desk, lists, config)
+        self.uniques = Uniques(self._turns, self.desk, config)
         self.consumers: set[RabbitMQConsumer] = set()
         self.letters_turn = trio.Lock()
         self._run = trio.lowlevel.current_trio_token()

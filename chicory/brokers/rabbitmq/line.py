@@ -3,7 +3,7 @@
 import trio
 
 from chicory.brokers.rabbitmq.route import Route
-from chicory.brokers.rabbitmq.topology import LEVELS, Binding, Declaration, Exchange, Lists, Names, Queue
+from chicory.brokers.rabbitmq.topology import LEVELS, Binding, Declaration, Exchange, Keyring, Lists, Names, Queue
 from chicory.brokers.rabbitmq.versions import declares_durable
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerBlocked, BrokerRefused, BrokerUnavailable
@@ -62,7 +62,7 @@ class Line:
 
     # -- declaring
 
-    def declared(self, names: Names | Lists, level: int) -> bool:
+    def declared(self, names: Names | Lists | Keyring, level: int) -> bool:
         """Whether `ensure` has nothing to do."""
         return self._declared.get(names.queue, _NOTHING) >= level
 
@@ -70,11 +70,11 @@ class Line:
         """Something was deleted, nobody knows what: everything is declared before its next use."""
         self._declared.clear()
 
-    def missing(self, names: Names | Lists) -> None:
+    def missing(self, names: Names | Lists | Keyring) -> None:
         """Something of *names* is not there any more: it is declared before the next use."""
         self._declared.pop(names.queue, None)
 
-    async def ensure(self, names: Names | Lists, level: int = -1) -> None:
+    async def ensure(self, names: Names | Lists | Keyring, level: int = -1) -> None:
         """Declare what belongs to a queue, with delays up to *level*, unless that was done on this connection."""
         connection = await self.open()
         async with self._turn:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from chicory.brokers.rabbitmq.topology import Lists, Names, wait
+from chicory.brokers.rabbitmq.topology import Keyring, Lists, Names, wait
 from chicory.ids import born, new_id
 from chicory.links.amqp_frames import Content, Outgoing
 from chicory.types import DLQMessage, Failure, TaskMessage, Undecodable
@@ -32,7 +32,7 @@ _LONGEST_CAUSE = 1024
 class Parcel(msgspec.Struct, frozen=True):
     """A message on its way into a queue: how to publish it, and the highest level of delay it needs (-1: none)."""
 
-    names: Names | Lists
+    names: Names | Lists | Keyring
     outgoing: Outgoing
     level: int = -1
 

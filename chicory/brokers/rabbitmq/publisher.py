@@ -14,7 +14,7 @@ import trio
 
 from chicory.brokers.rabbitmq.line import Line, taking
 from chicory.brokers.rabbitmq.mail import Parcel
-from chicory.brokers.rabbitmq.topology import Lists, Names
+from chicory.brokers.rabbitmq.topology import Keyring, Lists, Names
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, BrokerUnavailable, PayloadError
 from chicory.links import amqp_methods
@@ -111,7 +111,7 @@ class Publisher:
             for index, fate in zip(rejected, again, strict=True):
                 fates[index] = fate
 
-    async def _full(self, names: Names | Lists) -> bool:
+    async def _full(self, names: Names | Lists | Keyring) -> bool:
         """Whether so many messages wait in a queue as may."""
         limit = self._config.queue_max_length
         if limit is None:
@@ -191,7 +191,7 @@ class Publisher:
                 return str(channel.error)
         return "the line broke before RabbitMQ confirmed"
 
-    def missing(self, gone: Iterable[Names | Lists]) -> None:
+    def missing(self, gone: Iterable[Names | Lists | Keyring]) -> None:
         """The queues of *gone* are not there any more: they are declared before the next use."""
         for names in {names.queue: names for names in gone}.values():
             log.warning("%s was deleted; declaring it again", names.main)

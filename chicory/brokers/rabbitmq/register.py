@@ -39,7 +39,10 @@ class Register:
 
 
 class Page:
-    """What is in the register, in the hands of the one who has it.  body: None when there is nothing yet."""
+    """What is in the register, in the hands of the one who has it.  body: None when there is nothing yet.
+
+    beside: what others have put there, which goes when the register is written.
+    """
 
     def __init__(self, turn: Turn, queue: Queue, *, persistent: bool) -> None:
         self.body: bytes | None = None
@@ -48,8 +51,13 @@ class Page:
         self._persistent = persistent
         self._version = 0
         self._old: list[Delivered] = []
+        self._others: list[Delivered] = []
         for delivered in turn.found:
             self._take(delivered)
+
+    @property
+    def beside(self) -> list[bytes]:
+        return [delivered.content.body for delivered in self._others]
 
     async def write(self, body: bytes) -> None:
         """Have *body* in the register instead; raises BrokerUnavailable when nobody knows whether it is."""
@@ -58,7 +66,7 @@ class Page:
         new = Outgoing("", self._queue.name, new_id(), body, headers, None, self._persistent)
         if (await self.publish(new)).fate is not Fate.TAKEN:
             raise BrokerUnavailable(f"{self._queue.name}: RabbitMQ does not say that it has the new one")
-        for delivered in self._old:
+        for delivered in (*self._old, *self._others):
             self._turn.remove(delivered)
 
     async def publish(self, outgoing: Outgoing) -> Flight:
@@ -68,8 +76,7 @@ class Page:
     def _take(self, delivered: Delivered) -> None:
         version = delivered.content.headers.get(_VERSION)
         if not isinstance(version, int):
-            # Not one of ours.
-            self._turn.remove(delivered)
+            self._others.append(delivered)
             return
         self._old.append(delivered)
         # Two are there where the acknowledgement of the older one was lost.

@@ -5,6 +5,7 @@ lose it, and RabbitMQ does not do both in one step: its transactions are atomic 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 import trio
@@ -27,7 +28,7 @@ from chicory.types import TaskMessage
 class RabbitMQTimetable:
     """See `brokers.base.Timetable`.  RabbitMQ tells nobody its clock, so it is that of whoever asks.
 
-    register: where the table is.  parcel: a message on its way into its queue.
+    register: where the table is.  parcel: a message on its way into its queue.  claimed: see `Uniques.claimed`.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class RabbitMQTimetable:
         parcel: Callable[[TaskMessage], Parcel],
         config: RabbitMQBrokerConfig,
         books: Books,
+        claimed: Callable[[TaskMessage], AbstractAsyncContextManager[str | None]],
     ) -> None:
         self._register = register
         self._parcel = parcel
         self._config = config
         self._books = books
+        self._claimed = claimed
 
     @on_trio
     async def look(self, entries: Sequence[Entry], *, begin: bool = True) -> Look:
@@ -64,9 +67,11 @@ class RabbitMQTimetable:
             table.fire(entry, slot, now)
             # To the end, for half of it is another one of the slot.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.publish_timeout):
-                await self._publish(page, parcel)
+                async with self._claimed(message) as holder:
+                    if holder is None:
+                        await self._publish(page, parcel)
                 await _keep(page, table)
-                return True
+                return holder is None
         raise PublishUnknown([message.id], f"no confirm in {self._config.publish_timeout:g} s")
 
     @on_trio

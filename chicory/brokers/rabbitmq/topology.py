@@ -70,6 +70,24 @@ class Wait(msgspec.Struct, frozen=True):
     rest: float
 
 
+class Keyring:
+    """Where the unique keys of one queue are, declared apart from it: most queues have none."""
+
+    def __init__(self, queue: str, kind: dict[str, Any]) -> None:
+        self.table = Queue(f"chicory.unique.{queue}", {**kind, "x-single-active-consumer": True})
+        # No queue has such a name.
+        self.queue = f"{queue} unique"
+        self.main = self.table.name
+
+    def basics(self) -> Iterator[Declaration]:
+        """What is kept."""
+        yield self.table
+
+    def levels(self, _: int) -> Iterator[Declaration]:
+        """Nothing of it is delayed."""
+        return iter(())
+
+
 class Names:
     """The names of one queue, and what stands under each.
 
@@ -84,6 +102,7 @@ class Names:
         self.dead = f"chicory.dlq.{queue}"
         self.lock = f"chicory.lock.{queue}"
         self._config = config
+        self.unique = Keyring(queue, self._kind())
 
     @property
     def ready(self) -> tuple[str, ...]:
