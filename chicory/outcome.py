@@ -38,6 +38,13 @@ class TimedOut(msgspec.Struct, frozen=True):
     after: Failure | None = None
 
 
+class Abandoned(msgspec.Struct, frozen=True):
+    """The run took longer than its *limit* and did not end within *grace* after it, in seconds; it may go on yet."""
+
+    limit: float
+    grace: float
+
+
 class Snoozed(msgspec.Struct, frozen=True):
     """The task asked to run again after *delay* seconds; that is not a failure."""
 
@@ -74,7 +81,7 @@ class Unrunnable(msgspec.Struct, frozen=True):
     failure: Failure
 
 
-Ending = Returned | Raised | TimedOut | Snoozed | Interrupted | Lost | Expired | Cancelled | Unrunnable
+Ending = Returned | Raised | TimedOut | Abandoned | Snoozed | Interrupted | Lost | Expired | Cancelled | Unrunnable
 
 
 class Done(msgspec.Struct, frozen=True, gc=False):
@@ -175,6 +182,10 @@ def decide(
             failure = Failure("TaskTimeout", str(timeout), after.traceback if after else "")
             failed = Raised(failure, final=not retryable(policy.retry, timeout))
             return decide(message, policy, failed, count=count, now=now, draw=draw)
+        case Abandoned(limit, grace):
+            # Never a retry: it would run beside the run that goes on.
+            why = f"took longer than {limit:g} s, and had not ended {grace:g} s after; it was abandoned and went on"
+            return _ended(policy, Failure("TaskTimeout", why))
         case Snoozed(delay):
             if once or isinstance(message, Undecodable):
                 return _ended(policy, Failure("TaskSnoozed", "an at-most-once task cannot run again"))

@@ -216,6 +216,7 @@ class WorkerConfig(Section):
     heartbeat_interval: seconds between signs of life; at most a third of the lease and of heartbeat_ttl.  The default
     is shorter where the lease is short.
     heartbeat_ttl: seconds after which a silent worker is no longer listed.
+    timeout_grace: seconds after its timeout in which a run has to end; then it is abandoned and others take its place.
     shutdown_timeout: seconds running tasks are given at a stop; cancel_grace: seconds for their clean-up after that.
     max_deliveries: a message that has seen this many workers die is dead-lettered.
     on_lease_loss: "cancel" what runs, or let it "finish" and accept that it may run twice.
@@ -231,6 +232,7 @@ class WorkerConfig(Section):
     use_dead_letter_queue: bool = setting(default=True, converter=Switch())
     heartbeat_interval: float = setting(default=5.0, converter=Seconds())
     heartbeat_ttl: float = setting(default=30.0, converter=Seconds())
+    timeout_grace: float = setting(default=10.0, converter=Seconds())
     shutdown_timeout: float = setting(default=30.0, converter=Seconds(zero=True))
     cancel_grace: float = setting(default=5.0, converter=Seconds(zero=True))
     log_level: str = setting(default="INFO", converter=Word("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))

@@ -1,5 +1,6 @@
 """Where the functions of tasks run: on trio with the worker itself, in a thread, in a child process, or on asyncio."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, final
@@ -26,10 +27,11 @@ class Elsewhere(Protocol):
 
 @final
 class Flavors:
-    """The places that one worker has for tasks.  *threads*: how many sync tasks run at once."""
+    """The places that one worker has for tasks."""
 
-    def __init__(self, threads: int) -> None:
-        self._limiter = trio.CapacityLimiter(threads)
+    def __init__(self) -> None:
+        # The worker's concurrency is the limit; a thread of an abandoned run must not count against the others.
+        self._limiter = trio.CapacityLimiter(math.inf)
         self._children = Children()
         # One for the process, begun when it is first needed; another one if it breaks.
         self.asyncio_loop: AsyncioLoop | None = None

@@ -65,9 +65,13 @@ class Plan:
             return message.args, message.kwargs
         return self.incoming(message.args, message.kwargs)
 
+    def timeout_of(self, message: TaskMessage) -> float | None:
+        """Seconds that a run of *message* may take: the message says, else the task."""
+        return self.timeout if message.timeout is None else message.timeout
+
     def context(self, message: TaskMessage, deliveries: int, progress: Report) -> TaskContext[Any]:
         """What a run of *message* that begins now is told of itself; *progress* hears what it says."""
-        timeout = self.timeout if message.timeout is None else message.timeout
+        timeout = self.timeout_of(message)
         deadline = None
         if timeout is not None:
             deadline = datetime.fromtimestamp(self.now(), UTC) + timedelta(seconds=bounded(timeout))
@@ -119,6 +123,10 @@ class Catalog:
         if not shape.fits(message.args, message.kwargs):
             return Unrunnable(Failure("ArgumentsError", shape.complaint(message.name, message.args, message.kwargs)))
         return plan
+
+    def plan_of(self, message: TaskMessage) -> Plan:
+        """How *message*, which was judged fit to be run, is run."""
+        return self._plans[message.name]
 
     def _plan(self, task: Task[..., Any]) -> Plan:
         app, settings, contract = self._app, task.settings, task.contract

@@ -34,12 +34,14 @@ class Started(msgspec.Struct, frozen=True):
 class Ongoing(msgspec.Struct, frozen=True):
     """A run that has waited for something, and so has a trio task to itself.
 
-    started_at: unix seconds by the broker's clock.  scope: around all of it; cancelling that cancels this run alone.
+    started_at: unix seconds by the broker's clock.  since: the same by trio's, which nobody sets.
+    scope: around all of it; cancelling that cancels this run alone.
     """
 
     delivery: Delivery
     message: TaskMessage
     started_at: float
+    since: float
     scope: trio.CancelScope
 
 
@@ -50,7 +52,7 @@ _TURN = 0.005
 class Runner:
     """Runs what it is given inside *nursery*; runs never raise.
 
-    ongoing: where runs that have waited are found, by receipt, until they end.
+    ongoing: where runs that have waited are found, by receipt, until they end or somebody takes them out.
     cancelled: ids of tasks that somebody has cancelled; whoever adds one looks for runs of it among the ongoing.
     refill: called when a runner has nothing more to do or one of its runs has made room; it may `start` more.
     context: what each run begins with a copy of.
@@ -73,6 +75,7 @@ class Runner:
         # The run at work, and the scope it is in.
         self._started: Started | None = None
         self._scope: trio.CancelScope | None = None
+        self._since = 0.0
         self._about_to_run = False
 
     def start(self, started: Started) -> None:
@@ -93,27 +96,28 @@ class Runner:
         # A scope for each run would cost it two microseconds.  This one is there before any run is, and as nobody else
         # gets a turn while runs follow one another, whoever finds it finds it with the one run that has waited.
         with trio.CancelScope() as scope:
-            while trio.current_time() <= until:
+            while (now := trio.current_time()) <= until:
                 if not self._ready:
                     self._refill()
                     if not self._ready:
                         break
                 started = self._started = self._ready.popleft()
-                self._scope = scope
+                self._scope, self._since = scope, now
                 if await _drive(started.run, self._waits):
-                    del self._ongoing[started.delivery.receipt]
+                    self._ongoing.pop(started.delivery.receipt, None)
                     self._refill()
                     return
         self._hand_over()
 
     def _waits(self) -> None:
         """The run at work waits for the first time."""
-        started = self._started
+        started, scope = self._started, self._scope
         assert started is not None
-        assert self._scope is not None
-        self._ongoing[started.delivery.receipt] = Ongoing(started.delivery, started.message, started.at, self._scope)
+        assert scope is not None
+        ongoing = Ongoing(started.delivery, started.message, started.at, self._since, scope)
+        self._ongoing[started.delivery.receipt] = ongoing
         if self._cancelled and started.message.id in self._cancelled:
-            self._scope.cancel()
+            scope.cancel()
         self._hand_over()
 
     def _hand_over(self) -> None:

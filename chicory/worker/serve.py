@@ -9,7 +9,7 @@ import trio
 
 from chicory.app import Chicory
 from chicory.errors import BrokerError, LifespanError
-from chicory.exits import INTERNAL
+from chicory.exits import INTERNAL, OK
 from chicory.journal import Report, reopen_log
 from chicory.lifeline import Lifeline, lifeline_from_env
 from chicory.process import beat, obey_signals
@@ -31,10 +31,13 @@ async def serve(app: Chicory, *, scheduler: bool, burst: bool = False) -> None:
         def leave(stuck: int) -> None:
             # Threads and tasks that do not end, end with the process; their deliveries are left to the lease, because
             # given back they would run a second time beside the first.
-            log.error("%d task(s) do not end although they were cancelled; leaving without them", stuck)
+            if stuck:
+                log.error("%d task(s) do not end although they were cancelled; leaving without them", stuck)
+            else:
+                log.warning("leaving without %d abandoned run(s), which go on", len(worker.abandoned))
             line.send("bye", report={**_report(worker), "left": stuck})
             logging.shutdown()
-            os._exit(INTERNAL)
+            os._exit(INTERNAL if stuck or not worker.stopping else OK)
 
         worker = Worker(app, scheduler=scheduler, burst=burst, name=line.name, leave=leave)
         watchdog = Watchdog(line.descriptor, worker.config.shutdown_timeout)
@@ -104,7 +107,8 @@ def obey(worker: Worker, message: dict[str, Any]) -> None:
 def dump(worker: Worker) -> None:
     """Tell the log which tasks run, and what everything in this process waits for."""
     tasks = [f"  {task['name']} ({task['id']}) for {task['age']} s" for task in worker.tasks()]
-    log.warning(Report(f"{worker.state}, {len(tasks)} running", "\n".join([*tasks, task_tree()])))
+    tasks += [f"  {message.name} ({message.id}), abandoned" for message in worker.abandoned]
+    log.warning(Report(f"{worker.state}, {worker.running} running", "\n".join([*tasks, task_tree()])))
 
 
 async def _announce(worker: Worker, line: Lifeline) -> None:

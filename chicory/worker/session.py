@@ -21,7 +21,7 @@ from chicory.brokers.base import CancellingConsumer, Consumer, Delivery, ListedC
 from chicory.config import WorkerConfig
 from chicory.errors import BrokerError, LeaseLost
 from chicory.outage import Outage
-from chicory.outcome import Cancelled, Ending, Policy, Release, runs_alone
+from chicory.outcome import Abandoned, Cancelled, Ending, Policy, Release, runs_alone
 from chicory.types import DeliveryMode, Progress, TaskMessage, WorkerInfo
 from chicory.worker.drain import Drain
 from chicory.worker.execute import execute
@@ -29,6 +29,7 @@ from chicory.worker.fetch import Fetcher, Gate
 from chicory.worker.holdings import Holdings, Tally
 from chicory.worker.lease import Fence, LeaseKeeper
 from chicory.worker.notes import Notes
+from chicory.worker.overtime import FEW, Overtime
 from chicory.worker.plan import Catalog, Plan
 from chicory.worker.quarantine import Quarantine
 from chicory.worker.runner import Ongoing, Runner, Started
@@ -56,7 +57,8 @@ class Terms:
 
     backend: where the worker stores results; None when the broker does, or none are kept.
     notable: who is told of runs that go on.
-    leave: called with the number of runs that do not end, when they must not go on in this process.
+    leave: called with the number of runs that do not end, when they must not go on in this process; 0 when there are
+        only abandoned ones.
     """
 
     config: WorkerConfig
@@ -85,6 +87,14 @@ class Session:
         self._cancelled = consumer.cancelled if isinstance(consumer, CancellingConsumer) else frozenset[str]()
         # The runs that have waited for something, by receipt.
         self._ongoing: dict[Any, Ongoing] = {}
+        self.overtime = Overtime(
+            self._ongoing,
+            limit=lambda message: terms.catalog.plan_of(message).timeout_of(message),
+            abandon=self._abandon,
+            grace=config.timeout_grace,
+            most=max(config.concurrency, FEW),
+        )
+        self._abandoned = self.overtime.abandoned
         self._notes = Notes(consumer, terms.notable, self._ongoing)
         self._settler = Settler(consumer, terms.backend, self.holdings, terms.tally, terms.outage)
         self._fetcher = Fetcher(consumer, self.holdings, terms.tally, terms.outage, accept=self._start, lost=self._lose)
@@ -119,7 +129,7 @@ class Session:
         self._trusted = trio.Event()
         self._trusted.set()
         self._stopped = trio.Event()
-        self._hurried = trio.Event()
+        self._hurried = False
         self._deadline = float("inf")
         self._patience: trio.CancelScope | None = None
 
@@ -143,6 +153,7 @@ class Session:
                 keeping.start_soon(self.lease.renew)
                 keeping.start_soon(self.lease.watch)
                 keeping.start_soon(self._notes.run)
+                keeping.start_soon(self.overtime.run)
                 if isinstance(self._consumer, CancellingConsumer):
                     keeping.start_soon(self._heed, self._consumer)
                 async with trio.open_nursery() as settling:
@@ -171,7 +182,8 @@ class Session:
 
     def hurry(self) -> None:
         """Do not wait for running tasks: cancel them."""
-        self._hurried.set()
+        self._hurried = True
+        self._terms.tally.changed()
 
     def in_flight(self) -> list[Delivery]:
         """The deliveries whose tasks run, in the order in which they came."""
@@ -212,24 +224,35 @@ class Session:
 
     async def _see_out(self, running: trio.Nursery, end: End) -> None:
         """Cancel what runs when its time is over; what does not end even so is left behind with the process."""
-        config = self._terms.config
+        config, tally = self._terms.config, self._terms.tally
         if end is End.STOPPED or config.on_lease_loss == "finish":
             await self._stopped.wait()
             with trio.CancelScope(deadline=self._deadline) as self._patience:
-                await self._hurried.wait()
+                await tally.until(lambda: self._hurried or self._deserted())
         running.cancel_scope.cancel()
-        await trio.sleep(config.cancel_grace)
+        with trio.move_on_after(config.cancel_grace):
+            await tally.until(self._deserted)
         # After a fence there may be time left; the watch on the lease knows.
-        if self._running is running and self._end is not End.FENCED:
+        await tally.until(lambda: self._end is not End.FENCED or self._deserted())
+        if self._running is running:
             with trio.move_on_after(LAST_FLUSH):
-                await self._terms.tally.until(lambda: not self._settler.pending)
-            self._terms.leave(self.holdings.running)
+                await tally.until(lambda: not self._settler.pending)
+            self._terms.leave(self._stuck())
+
+    def _deserted(self) -> bool:
+        """Whether nothing runs but what was abandoned, and that may never end."""
+        return not self.holdings.running and bool(self._abandoned)
+
+    def _stuck(self) -> int:
+        """How many runs there are that others would run a second time once the lease is over."""
+        return self.holdings.running + len(self._abandoned.keys() & self.holdings.held.keys())
 
     def _finish(self, end: End) -> None:
         """The first end counts, but a fence may become something final."""
         if self._end is None or self._end is End.FENCED:
             self._end = end
             self._ended.set()
+            self._terms.tally.changed()
             if end is not End.FENCED:
                 self._trusted.set()
 
@@ -240,7 +263,7 @@ class Session:
         log.error("%s has lost its lease: others hold its deliveries now", self._consumer.name)
         self._settler.lost()
         if self._terms.config.on_lease_loss == "cancel":
-            self._hurried.set()  # where it is stopping already
+            self.hurry()  # where it is stopping already
         self._finish(End.LOST)
 
     def _fence(self, fence: Fence) -> None:
@@ -262,9 +285,9 @@ class Session:
             if cancels and self._end is None:
                 self._finish(End.FENCED)
             elif cancels:
-                self._hurried.set()
-        elif cancels and self.holdings.running:
-            self._terms.leave(self.holdings.running)
+                self.hurry()
+        elif cancels and (stuck := self._stuck()):
+            self._terms.leave(stuck)
 
     def _give_back(self) -> None:
         for delivery in self.holdings.give_up():
@@ -360,11 +383,27 @@ class Session:
             message = replace(message, first_try=started_at)
             delivery = replace(delivery, message=message)
         ending = await execute(plan, message, delivery.count, self._notes.progress)
+        if self._abandoned and self.overtime.over(delivery.receipt):
+            self._notes.last_said(message.id)
+            return
         self.holdings.running -= 1
         if self._cancelled and message.id in self._cancelled:
             # Whatever it made of that: its result says already that it was cancelled.
             ending = Cancelled("it was cancelled while it ran")
         self._conclude(delivery, policy, ending, started_at, self._notes.last_said(message.id))
+
+    def _abandon(self, run: Ongoing) -> None:
+        """Conclude *run*, which goes on, and start others in its place."""
+        message, plan = run.message, self._terms.catalog.plan_of(run.message)
+        timeout = plan.timeout_of(message)
+        assert timeout is not None
+        ending: Ending = Abandoned(timeout, self._terms.config.timeout_grace)
+        if message.id in self._cancelled:
+            ending = Cancelled("it was cancelled, and abandoned as it did not end")
+        self.holdings.running -= 1
+        said = self._notes.last_said(message.id)
+        self._conclude(run.delivery, plan.policy_of(message), ending, run.started_at, said)
+        self._start()
 
     def _conclude(
         self,

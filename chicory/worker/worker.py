@@ -20,7 +20,7 @@ from chicory.outage import Outage, Pace
 from chicory.process import Memory
 from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
-from chicory.types import Health
+from chicory.types import Health, TaskMessage
 from chicory.worker.burst import stop_when_empty
 from chicory.worker.drain import Drain
 from chicory.worker.fetch import Gate
@@ -47,8 +47,8 @@ class Worker:
     burst: stop when the queues are empty.
     name: of the first lease; never to be used again.
     clock: seconds that leases are measured by.
-    leave: called with the number of runs that do not end although they were cancelled.  A process should exit there, so
-        that they end with it.  None waits for them.
+    leave: called with the number of runs that do not end although they were cancelled; 0 when those alone do not that
+        were abandoned.  A process should exit there, so that they end with it.  None waits for them.
     catalog: makes what says how each task is run.
     """
 
@@ -71,7 +71,7 @@ class Worker:
         self._burst = burst
         self._clock = clock
         self._leave = leave or _wait_for
-        self.flavors = Flavors(self.config.concurrency)
+        self.flavors = Flavors()
         self._catalog = catalog
         self._life = Life(app, self.flavors, limit=self._time_to_leave)
         self._patience = trio.CancelScope(shield=True)
@@ -184,6 +184,11 @@ class Worker:
         return self._session.holdings.running if self._session is not None else 0
 
     @property
+    def abandoned(self) -> list[TaskMessage]:
+        """What runs on although it was given up long after its timeout, and has become a failure."""
+        return [] if self._session is None else [run.message for run in self._session.overtime.abandoned.values()]
+
+    @property
     def state(self) -> str:
         """In a word: stopping, away (the broker is), entering (the lifespan of the app), joining, held (the lease is in
         doubt), quiet or working.
@@ -232,11 +237,16 @@ class Worker:
         await self._tally.until(lambda: self._session is not None and not self._session.holdings.held)
 
     def beat(self) -> dict[str, Any]:
-        """How it is doing now, for chicoryd: a word, counts, the tasks that have run for longest, bytes of memory."""
+        """How it is doing now, for chicoryd: a word, counts, the tasks that have run for longest, bytes of memory.
+
+        worn: why it should be replaced, if it should.
+        """
         now = trio.current_time()
         return {
             "state": self.state,
             "running": self.running,
+            "abandoned": len(self.abandoned),
+            "worn": self._worn(),
             "tasks": self._sight.tell(self._in_flight(), now, NAMED),
             "free": self.free,
             "fetched": self._tally.fetched,
@@ -263,8 +273,17 @@ class Worker:
         return self._tally.report()
 
     def get_stats(self) -> dict[str, Any]:
-        """A word on its state, how many tasks run and are held and how many more it would take, and its `report`."""
-        return {"state": self.state, "running": self.running, "held": self.held, "free": self.free, **self.report()}
+        """A word on its state, how many tasks run, are abandoned and are held, how many more it would take, and its
+        `report`.
+        """
+        return {
+            "state": self.state,
+            "running": self.running,
+            "abandoned": len(self.abandoned),
+            "held": self.held,
+            "free": self.free,
+            **self.report(),
+        }
 
     async def healthcheck(self) -> Health:
         """Whether it holds a lease that can be trusted, and its broker answers; never raises for that."""
@@ -363,10 +382,17 @@ class Worker:
     def _in_flight(self) -> list[Delivery]:
         return self._session.in_flight() if self._session is not None else []
 
+    def _worn(self) -> str:
+        worn = self._session is not None and self._session.overtime.worn
+        return f"{len(self.abandoned)} runs that it has abandoned go on" if worn else ""
+
     def _doubt(self) -> None:
         if self._session is not None:
             self._session.doubt()
 
 
 def _wait_for(count: int) -> None:
-    log.error("%d task(s) do not end although they were cancelled; waiting for them", count)
+    if count:
+        log.error("%d task(s) do not end although they were cancelled; waiting for them", count)
+    else:
+        log.warning("abandoned runs go on; waiting for them")

@@ -1,4 +1,4 @@
-"""When a worker has done enough: by tasks, by age, by memory, or because it fetches no more.  Pure."""
+"""When a worker has done enough: by tasks, by age, by memory, by its own word, or because it fetches no more.  Pure."""
 
 import attrs
 
@@ -59,6 +59,9 @@ def _worn(plan: Plan, slot: Slot, now: float) -> str:
     settled = slot.ready_at is not None and now - slot.ready_at >= SETTLED
     if plan.memory_soft is not None and isinstance(used, int) and used >= plan.memory_soft and settled:
         return f"it uses {used / 2**20:.0f} MiB"
+    said = slot.beat.get("worn")
+    if isinstance(said, str) and said:
+        return said
     return "it fetches nothing although there is work" if slot.beat_at - slot.moved_at >= STUCK else ""
 
 

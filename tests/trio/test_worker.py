@@ -455,7 +455,8 @@ async def test_a_run_that_swallows_the_end_of_its_time_has_failed_all_the_same(a
         time.sleep(0.1)
         return "late"
 
-    async with running_worker(app):
+    # A thread takes real time, and virtual time flies meanwhile.
+    async with running_worker(app, timeout_grace=2e6):
         for task in (stubborn, deaf):
             with pytest.raises(RemoteTaskError, match="TaskTimeout: took longer than 5 s"):
                 await (await task.delay()).get()
@@ -480,7 +481,8 @@ async def test_what_it_raises_when_its_time_is_over_is_told_with_the_timeout(aut
         time.sleep(0.1)
         raise OSError("no answer")
 
-    async with running_worker(app):
+    # A thread takes real time, and virtual time flies meanwhile.
+    async with running_worker(app, timeout_grace=2e6):
         for how, told in (
             ("plain", "ValueError: no such file"),
             ("group", "BaseExceptionGroup: several (2 sub-exceptions)"),
@@ -536,7 +538,7 @@ async def test_a_worker_that_stops_interrupts_what_cleans_up_after_its_time(auto
         finally:
             with trio.CancelScope(shield=True):
                 late.set()
-                await trio.sleep(20)
+                await trio.sleep(5)
             await trio.lowlevel.checkpoint()
 
     async with running_worker(app, shutdown_timeout=0, cancel_grace=30) as worker:

@@ -1159,6 +1159,7 @@ def test_a_hangup_while_it_stops_is_ignored_and_a_stop_ends_a_reload():
         ({"max_tasks": 100}, {"done": 105}, "it has run 105 tasks"),
         ({"memory_soft": 2**29}, {"pss": 2**29, "rss": 1}, "it uses 512 MiB"),
         ({"memory_soft": 2**29}, {"rss": 2**30}, "it uses 1024 MiB"),
+        ({}, {"worn": "10 runs that it has abandoned go on"}, "10 runs that it has abandoned go on"),
         ({"max_age": 60.0}, {}, "it is 70 s old"),
     ],
 )

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from chicory.errors import TaskTimeout
 from chicory.outcome import (
+    Abandoned,
     Cancelled,
     Dead,
     Done,
@@ -39,6 +40,7 @@ endings = (
     st.builds(Returned, values)
     | st.builds(Raised, failures, st.booleans())
     | st.builds(TimedOut, delays)
+    | st.builds(Abandoned, delays, delays)
     | st.builds(Snoozed, delays)
     | st.builds(Interrupted, texts)
     | st.builds(Lost, texts)
@@ -183,6 +185,15 @@ def test_retries_end(message, policy, failure, count, draw):
                 1.0,
                 simple(retries=1),
                 Failure("TaskTimeout", "took longer than 2.5 s, and then raised ValueError: no", "File x"),
+            ),
+        ),
+        (
+            Abandoned(2.5, 10.0),
+            Dead(
+                Failure(
+                    "TaskTimeout",
+                    "took longer than 2.5 s, and had not ended 10 s after; it was abandoned and went on",
+                )
             ),
         ),
         (Snoozed(9.0), RetryIn(9.0, simple(), None)),
