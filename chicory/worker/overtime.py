@@ -5,6 +5,7 @@ hangs behind a shield; such a run goes on for as long as it likes, and nobody li
 """
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
@@ -63,6 +64,10 @@ class Overtime:
     def worn(self) -> bool:
         """Whether so many abandoned runs go on that it takes a fresh process."""
         return len(self.abandoned) >= self._most
+
+    def clear(self) -> None:
+        """Nothing begins any more, so that any number may be abandoned."""
+        self._most = sys.maxsize
 
     async def run(self) -> None:
         """Abandon what is overdue, until cancelled."""

@@ -173,6 +173,7 @@ class Session:
 
         Asked more than once, the earliest end counts.
         """
+        self.overtime.clear()
         self._deadline = min(self._deadline, trio.current_time() + grace)
         if self._patience is not None:
             self._patience.deadline = self._deadline
