@@ -3,12 +3,14 @@
 import faulthandler
 import functools
 import importlib
+import logging
 import os
 import queue
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 from chicory.app import Chicory
@@ -22,7 +24,10 @@ from chicory.types import Failure, Progress, ResultRecord, TaskMessage, TaskStat
 from chicory.wire import pack_record, unpack
 from chicory.worker.ending import ending_of
 from chicory.worker.frames import PREFIX, Answer, Call, frame, read_call
+from chicory.worker.records import Sender
 from chicory.worker.unfit import undone, unfit
+
+Send = Callable[[Answer], None]
 
 
 def main() -> None:
@@ -33,10 +38,17 @@ def main() -> None:
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     # Beside the task, because a worker that was killed must take its tasks along.
     threading.Thread(target=_listen, args=(sock, calls), name="chicory child", daemon=True).start()
+    said = threading.Lock()
+
+    def send(answer: Answer) -> None:
+        with said:
+            sock.sendall(frame(answer))
+
+    sender = Sender(lambda record: send(Answer(record=record)))
     while True:
         call = calls.get()
         sys.path[:] = call.path
-        sock.sendall(frame(_run(call, sock)))
+        send(_run(call, send, sender))
 
 
 def _listen(sock: socket.socket, calls: "queue.SimpleQueue[Call]") -> None:
@@ -47,18 +59,20 @@ def _listen(sock: socket.socket, calls: "queue.SimpleQueue[Call]") -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _run(call: Call, sock: socket.socket) -> Answer:
+def _run(call: Call, send: Send, sender: Sender) -> Answer:
     message = unpack(call.message)
     assert not isinstance(message, Undecodable), message.why
     try:
         task = _find(call.module, message.name)
     except UsageError as error:
         return Answer(raised=Raised(Failure("UsageError", str(error)), final=True))
+    # As in a worker: a program that has a log of its own keeps that.
+    logging.basicConfig(level=call.level, handlers=[sender])
     # Whatever the run sets there, the next one does not see.
-    return run_context(task.app.carried).run(_call, task, message, call, sock)
+    return run_context(task.app.carried).run(_call, task, message, call, send)
 
 
-def _call(task: Task[..., Any], message: TaskMessage, call: Call, sock: socket.socket) -> Answer:
+def _call(task: Task[..., Any], message: TaskMessage, call: Call, send: Send) -> Answer:
     policy = message.retry_policy or task.retry_policy
     args, kwargs = message.args, message.kwargs
     try:
@@ -69,7 +83,7 @@ def _call(task: Task[..., Any], message: TaskMessage, call: Call, sock: socket.s
         if task.takes_context:
 
             def report(_: str, progress: Progress) -> None:
-                sock.sendall(frame(Answer(progress=progress)))
+                send(Answer(progress=progress))
 
             context = TaskContext(message, call.deliveries, policy.max_retries, call.deadline, report, state=NO_STATE)
             args = (context, *args)

@@ -1,5 +1,6 @@
 """The child processes of a worker, for tasks that must be killed to be stopped."""
 
+import logging
 import os
 import signal
 import socket
@@ -12,14 +13,16 @@ from typing import Any, cast, final
 import trio
 from msgspec.structs import replace
 
+from chicory.app import Chicory
 from chicory.carried import Carried
 from chicory.context import TaskContext
-from chicory.errors import ProcessDied
+from chicory.errors import ProcessDied, UsageError
 from chicory.naming import module_of
 from chicory.types import TaskMessage
 from chicory.wire import pack, unpack_record
 from chicory.worker.ending import Ended
 from chicory.worker.frames import PREFIX, Answer, Call, frame, read_answer
+from chicory.worker.records import tell
 
 _CHUNK = 65536
 
@@ -53,6 +56,7 @@ class Children:
             pack(message),
             1 if context is None else context.deliveries,
             None if context is None else context.deadline,
+            logging.getLogger().level,
         )
         child = await self._child()
         try:
@@ -107,8 +111,10 @@ class _Child:
             nursery.start_soon(self._end_together)
             with suppress(trio.BrokenResourceError):
                 await self._stream.send_all(frame(call))
-                while (answer := await self._receive()) is not None and answer.progress is not None:
-                    if context is not None and context.report is not None:
+                while (answer := await self._receive()) is not None and not answer.final:
+                    if answer.record is not None:
+                        tell(answer.record, self._process.pid)
+                    elif answer.progress is not None and context is not None and context.report is not None:
                         context.report(context.task_id, answer.progress)
             nursery.cancel_scope.cancel()
         return answer
@@ -153,6 +159,20 @@ class _Child:
                 return False
             self._heard += chunk
         return True
+
+
+def refuse_children(app: Chicory) -> None:
+    """UsageError where *app* has tasks for children and this system cannot watch a process without reaping it."""
+    name = next((name for name, task in app.tasks.items() if task.settings.process), None)
+    if name is None:
+        return
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        raise UsageError(
+            f"task {name!r}: process=True needs pidfds, as Linux 5.3 and newer have them; run this worker there, or "
+            "leave out process=True"
+        ) from error
 
 
 async def _start() -> _Child:

@@ -22,6 +22,7 @@ from chicory.scheduler.cleaning import clean
 from chicory.scheduler.scheduler import Scheduler
 from chicory.types import Health, TaskMessage
 from chicory.worker.burst import stop_when_empty
+from chicory.worker.children import refuse_children
 from chicory.worker.drain import Drain
 from chicory.worker.fetch import Gate
 from chicory.worker.flavors import Flavors
@@ -94,9 +95,10 @@ class Worker:
         """Work until `stop()`, then until what runs has ended or its time is over.
 
         Cancelling ends it too, without the time to finish: what runs is given back.
-        Raises LifespanError when a lifespan of the app fails, and BrokerUnavailable or BrokerRefused at the start when
-        `require_broker` is set; else it tries on.
+        Raises LifespanError when a lifespan of the app fails, UsageError when this system cannot run its tasks, and
+        BrokerUnavailable or BrokerRefused at the start when `require_broker` is set; else it tries on.
         """
+        refuse_children(self.app)
         refused: BrokerError | LifespanError | None = None
         async with trio.open_nursery() as nursery:
             if self._scheduler:

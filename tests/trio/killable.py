@@ -1,5 +1,6 @@
 """Tasks for child processes, which import this module."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -38,6 +39,22 @@ def leave(code: int) -> None:
 
 
 @app.task(process=True)
+def tell(number: int) -> None:
+    word = chr(number)
+    log = logging.getLogger("killable")
+    log.debug("not worth it")
+    log.info("100 %% of %s", word)
+    try:
+        raise ValueError(word)
+    except ValueError:
+        log.exception("beside")
+    if os.fork() == 0:
+        log.error("from a process of its own")
+        os._exit(0)
+    os.wait()
+
+
+@app.task(process=True)
 def crash() -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -60,5 +77,8 @@ def ask(context: TaskContext, how: str) -> list[object]:
         assert context.state
     if context.retries == 0 and how == "retry":
         context.retry(countdown=0)
+    if how == "snooze" and not Path(context.headers["a"]).exists():
+        Path(context.headers["a"]).touch()
+        context.snooze(0)
     context.progress(1, 2)
     return [context.task_id, context.retries, context.max_retries, context.headers["a"], context.deadline is not None]

@@ -1,5 +1,6 @@
 """Tasks in child processes, which are killed."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import trio
 from chicory import RemoteTaskError, RetryPolicy, TaskCancelled
 from chicory.errors import UsageError
 from chicory.testing import memory_app, running_worker
+from chicory.worker.worker import Worker
 from tests.trio import killable
 
 PATIENCE = 30
@@ -112,6 +114,36 @@ async def test_the_context_is_there():
         assert failed.message == "for good"
         stateless = await failure(killable.ask, "state", retry_policy=RetryPolicy(max_retries=0))
         assert "nor ever is for process=True" in stateless.message
+
+
+async def test_it_may_ask_to_run_again_later(tmp_path):
+    once = str(tmp_path / "once")
+    async with running_worker(killable.app):
+        result = await killable.ask.options(headers={"a": once}, timeout=PATIENCE).delay("snooze")
+
+        assert await result.get() == [result.id, 0, 2, once, True]
+
+
+async def test_what_it_tells_the_log_is_in_the_log_of_the_worker(caplog):
+    caplog.set_level(logging.INFO)
+    async with running_worker(killable.app):
+        await (await killable.tell.delay(0xD800)).wait()
+
+    told = [record for record in caplog.records if record.name == "killable"]
+    assert [(record.levelname, record.getMessage()) for record in told] == [
+        ("INFO", "100 % of \\ud800"),
+        ("ERROR", "beside"),
+    ]
+    assert told[1].process != os.getpid()
+    assert told[1].filename == "killable.py"
+    assert "ValueError: \\ud800" in told[1].stack_info
+
+
+async def test_without_pidfds_a_worker_says_in_one_line_that_it_cannot_run_it(monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open")
+
+    with pytest.raises(UsageError, match=r"^task '.*where': process=True needs pidfds, .* leave out process=True$"):
+        await Worker(killable.app).run()
 
 
 async def test_what_a_child_cannot_find_fails_in_one_line():
