@@ -125,11 +125,19 @@ class Cron:
                 # A day that begins in a gap was taken to begin at midnight all the same: look at what there is.
                 slots = CronSim(self.line, datetime.fromtimestamp(slot - 1, self._zone))
             elif slot > instant:
-                # Where the clocks change by half an hour, cronsim's steps of an hour may have begun amid this one.
-                hour = real.replace(minute=0, second=0).timestamp() - 1
-                sooner = self._search(hour) if hour > instant else None
-                return slot if sooner is None else min(slot, sooner)
+                begins = [begin - 1 for begin in self._skipped(real) if begin - 1 > instant]
+                return min([slot, *(sooner for begin in begins if (sooner := self._search(begin)) is not None)])
         return None
+
+    def _skipped(self, found: datetime) -> list[float]:
+        """Instants from which on there may be slots before *found* that cronsim does not see."""
+        # Where the clocks change by half an hour, its steps of an hour may have begun amid this one.
+        skipped = [found.replace(minute=0, second=0).timestamp()]
+        # Where they change at midnight, the steps begin at an hour that there is not, and pass over the first there is.
+        midnight = found.replace(hour=0, minute=0, second=0).timestamp()
+        if datetime.fromtimestamp(midnight, self._zone).hour:
+            skipped.append(midnight)
+        return skipped
 
 
 def _zone(name: str) -> tzinfo:

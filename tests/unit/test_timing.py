@@ -117,6 +117,7 @@ def test_a_line_with_fixed_times_fires_at_each_of_them_once_a_day(zone, minutes,
 @example("America/Havana", 30, {0, 1}, {0}, int(datetime(2026, 3, 7, tzinfo=UTC).timestamp()))
 @example("Australia/Lord_Howe", 15, {3}, {0}, int(datetime(2026, 10, 3, tzinfo=UTC).timestamp()))
 @example("Australia/Lord_Howe", 15, {2, 5}, {0}, int(datetime(2026, 4, 4, tzinfo=UTC).timestamp()))
+@example("America/Havana", 1, {1, 14}, {0}, int(datetime(1978, 5, 5, tzinfo=UTC).timestamp()))
 def test_a_line_that_begins_with_a_star_fires_whenever_the_clock_on_the_wall_fits(zone, step, hours, days, start):
     here, start = ZoneInfo(zone), start // 60 * 60
     minutes = (start + 60 * number for number in range(1, 10 * 1440))
