@@ -33,7 +33,13 @@ LACKING = {
     "quorum": (QuorumHarness, "rabbit_node"),
     "cluster": (ClusterHarness, "cluster_server"),
 }
-KINDS = ["memory", "redis", "embedded", "rabbitmq", "aio-pika", pytest.param("quorum", marks=pytest.mark.long)]
+KINDS = [
+    "memory",
+    "redis",
+    "embedded",
+    "rabbitmq",
+    *(pytest.param(kind, marks=pytest.mark.long) for kind in ("aio-pika", "quorum")),
+]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,7 +13,15 @@ from benchmarks.figures import percentile
 from tests.faults import figures
 from tests.faults.ledger import CLOSED
 from tests.faults.tree import Tree
+from tests.rabbit import running_node
 from tests.servers import running_server
+
+
+@pytest.fixture(scope="session")
+def rabbit_node():
+    """A node of their own, for these tests stop it and fill it: what others have left there must not slow it down."""
+    with running_node() as node:
+        yield node
 
 
 @pytest.fixture(scope="module")

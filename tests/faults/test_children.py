@@ -9,6 +9,8 @@ from chicory import RemoteTaskError
 from tests.faults.load import message, send
 from tests.faults.tree import until
 
+pytestmark = pytest.mark.long
+
 WORKERS = 2
 
 

@@ -10,6 +10,8 @@ PLACES = 4
 # For its successor.
 MORE = 2
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def settings():

@@ -7,7 +7,7 @@ import pytest
 
 from chicory.brokers.rabbitmq import RabbitMQBroker
 from chicory.config import RabbitMQBrokerConfig
-from tests.rabbit import RabbitNode
+from tests.rabbit import RabbitNode, running_node
 
 
 def pytest_generate_tests(metafunc):
@@ -17,6 +17,13 @@ def pytest_generate_tests(metafunc):
         # By aio-pika no thread beats: docs/rabbitmq.md says so.
         native = metafunc.definition.get_closest_marker("native")
         metafunc.parametrize("data_path", ["native"] if native else ["native", second])
+
+
+@pytest.fixture(scope="session")
+def rabbit_node():
+    """A node of their own, on which nobody else has connections."""
+    with running_node() as node:
+        yield node
 
 
 @pytest.fixture

@@ -102,7 +102,9 @@ async def test_a_retry_that_was_sent_before_the_cancelling_was_heard_is_cancelle
         await broker.cancel(one.id)
 
         assert await consumer.settle([settlement]) == [True]
-        assert one.id in consumer.cancelled
+        with trio.fail_after(10):
+            while one.id not in consumer.cancelled:
+                await trio.sleep(0.01)
         (again,) = await receive(consumer, 1)
         assert again.message.id in consumer.cancelled
         assert await settle(consumer, [again], Done(None)) == [True]
