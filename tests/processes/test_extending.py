@@ -98,8 +98,9 @@ def place(tmp_path):
 async def test_each_worker_lives_within_it_and_a_reload_that_breaks_it_is_refused(place):
     place.start()
     place.until(lambda: "chicoryd: ready after" in place.log.read_text())
+    # It is ready with the first of its workers.
+    place.until(lambda: len(place.notes("begun")) == 2)
     begun = place.notes("begun")
-    assert len(begun) == 2
 
     async with Chicory(place.url) as app:
         pids = set()

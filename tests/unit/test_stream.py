@@ -1,6 +1,7 @@
 """Streams on which a thread interjects: whole pieces between whole pieces, over TCP and over TLS, whatever is full."""
 
 import ssl
+import sys
 import threading
 
 import pytest
@@ -48,6 +49,16 @@ def contexts(request, authority):
     return server, client
 
 
+@pytest.fixture
+def quick_turns():
+    """Threads take turns at the interpreter a hundred times as often: so they meet more, and wait less."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 100)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("quick_turns")
 async def test_what_a_thread_interjects_is_between_what_the_loop_sends(contexts):
     for_server, for_client = contexts
     heard, stop = bytearray(), threading.Event()
