@@ -10,24 +10,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
-from msgspec.structs import replace
 
 from chicory.errors import BrokerError
-from chicory.outcome import Failed, Outcome, Release
+from chicory.outcome import Outcome
 from chicory.schedules.entry import Entry, Look
-from chicory.types import (
-    DLQMessage,
-    Failure,
-    Finding,
-    Health,
-    QueueSizes,
-    ResultRecord,
-    TaskMessage,
-    TaskState,
-    Undecodable,
-    WorkerInfo,
-)
-from chicory.wire import pack_record
+from chicory.types import DLQMessage, Finding, Health, QueueSizes, TaskMessage, Undecodable, WorkerInfo
 
 if TYPE_CHECKING:
     from chicory.backends.base import Backend
@@ -38,8 +25,6 @@ ROADS = (
     *("published", "done", "failed", "dead", "retried", "released", "reclaimed"),
     *("replayed", "deleted", "trimmed", "purged", "stale", "lost"),
 )
-
-_CANCELLED = Failure("TaskCancelled", "it was cancelled before its end was settled")
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -68,17 +53,6 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     delivery: Delivery
     outcome: Outcome
     record: bytes | None = None
-
-
-def as_cancelled(settlement: Settlement, cancelled: Collection[str], now: float) -> Settlement:
-    """*settlement* as it is carried out if its task is among the *cancelled*: as failed, unless it is given back."""
-    message, outcome = settlement.delivery.message, settlement.outcome
-    if isinstance(message, Undecodable) or message.id not in cancelled or isinstance(outcome, Release):
-        return settlement
-    if isinstance(outcome, Failed) and outcome.state is TaskState.CANCELLED:
-        return settlement
-    record = None if settlement.record is None else pack_record(ResultRecord(TaskState.CANCELLED, finished_at=now))
-    return replace(settlement, outcome=Failed(_CANCELLED, TaskState.CANCELLED), record=record)
 
 
 class Consumer(Protocol):

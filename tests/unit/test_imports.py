@@ -30,7 +30,7 @@ LEVELS = [
         "validation",
     },
     {"embedded", "exits", "lifeline", "outage", "server"},
-    {"brokers.base", "backends.base", "links"},
+    {"brokers.base", "backends.base", "cancelled", "links"},
     {
         "batches",
         "callers",

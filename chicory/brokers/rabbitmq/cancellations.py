@@ -10,12 +10,13 @@ from collections.abc import Collection, Sequence
 
 import trio
 
-from chicory.brokers.base import Settlement, as_cancelled
+from chicory.brokers.base import Settlement
 from chicory.brokers.rabbitmq.line import Line
 from chicory.brokers.rabbitmq.mail import Parcel
 from chicory.brokers.rabbitmq.publisher import Publisher
 from chicory.brokers.rabbitmq.topology import Lists
 from chicory.brokers.rabbitmq.turn import taken
+from chicory.cancelled import as_cancelled
 from chicory.clock import unix_now
 from chicory.config import RabbitMQBrokerConfig
 from chicory.errors import BrokerError, BrokerUnavailable
@@ -148,7 +149,7 @@ class Cancellations:
         """
         if any(isinstance(one.outcome, RetryIn | Dead) for one in settlements):
             await self._catch_up()
-        return [as_cancelled(one, self.ids, now) for one in settlements] if self.ids else settlements
+        return as_cancelled(settlements, self.ids, now)
 
     def forget(self, task_ids: Collection[str]) -> None:
         """These are over."""

@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 
 import trio
 
-from chicory.brokers.base import Settlement, as_cancelled
+from chicory.brokers.base import Settlement
 from chicory.brokers.redis.keys import CancelKeys
 from chicory.brokers.redis.line import Line
+from chicory.cancelled import as_cancelled
 from chicory.errors import BrokerError
 from chicory.links.redis import Connection
 from chicory.links.redis_pool import Pool
@@ -84,7 +85,7 @@ class Cancellations:
             command = ("ZMSCORE", self._keys.cancelled, *doubtful)
             noted = await self._line.insist(lambda line: line.call(*command, timeout=self._timeout))
             self.ids.update([task_id for task_id, until in zip(doubtful, noted, strict=True) if until is not None])
-        return [as_cancelled(one, self.ids, now) for one in settlements] if self.ids else settlements
+        return as_cancelled(settlements, self.ids, now)
 
     def forget(self, task_ids: Collection[str]) -> None:
         """These have been settled."""
